@@ -150,6 +150,14 @@ class Clip:
         return Clip(self.frames[start:stop], self.masks[start:stop], self.track.frames(slice(start, stop)), self.remarks[start:stop], self.first + start)
 
 
+@dataclass(frozen=True)
+class Animation:
+    """What the animate stage gives: the generated clip and the body fitted to the photo itself (one frame, the photo's camera)."""
+
+    clip: Clip
+    photo_track: BodyTrack
+
+
 def join_clips(shards: list[Clip]) -> Clip:
     """One clip from consecutive shards (any order given)."""
     shards = sorted(shards, key=lambda shard: shard.first)

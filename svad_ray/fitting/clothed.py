@@ -1,0 +1,74 @@
+"""The clothed surface: a body's outer skin, shaped, clothed, subdivided once, ready to be posed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from svad_ray.body.lbs import skin_points
+from svad_ray.body.model import Body
+from svad_ray.body.names import JOINT_NAMES
+from svad_ray.geometry.mesh import subdivide
+
+
+PARTS = ("head", "torso", "left_arm", "right_arm", "left_leg", "right_leg", "left_hand", "right_hand", "left_foot", "right_foot")
+MIRRORED_PART = np.array([0, 1, 3, 2, 5, 4, 7, 6, 9, 8])
+
+
+@dataclass(frozen=True)
+class Surface:
+    """A subdivided body surface in the shaped, clothed zero pose.
+
+    Attributes:
+        rest: (N, 3) metres. faces: (F, 3). lbs_weights: (N, 55). template: (N, 3) the body's unshaped zero pose, for symmetric look-ups.
+        part: (N,) int, see ``PARTS``. regions: name -> (N,) bool.
+    """
+
+    rest: np.ndarray
+    faces: np.ndarray
+    lbs_weights: torch.Tensor
+    template: np.ndarray
+    part: np.ndarray
+    regions: dict[str, np.ndarray]
+
+    def posed(self, skin: torch.Tensor) -> np.ndarray:
+        """(N, 3) world points under skinning transforms (55, 3, 4)."""
+        return skin_points(torch.as_tensor(self.rest), self.lbs_weights, skin[None])[0].numpy()
+
+
+def clothed_surface(body: Body, betas: np.ndarray, vertex_offset: np.ndarray | None) -> Surface:
+    """The outer surface (no teeth, no tongue) of a shaped and clothed body, subdivided once."""
+    inner = body.tables.regions["inner_mouth"]
+    base_faces = body.faces[~inner[body.faces].any(1)]
+    matrix, faces = subdivide(base_faces, len(inner))
+    template = body.v_template.numpy()
+    rest = template + (body.shapedirs[..., : len(betas)] @ torch.as_tensor(betas, dtype=torch.float32)).numpy()
+    if vertex_offset is not None:
+        rest = rest + vertex_offset
+    weights = (matrix @ body.lbs_weights.numpy()).astype(np.float32)
+    regions = {name: (matrix @ mask.astype(np.float32)) > 0.5 for name, mask in body.tables.regions.items()}
+    return Surface(
+        (matrix @ rest).astype(np.float32), faces, torch.from_numpy(weights), (matrix @ template).astype(np.float32), _parts(weights), regions
+    )
+
+
+def _parts(weights: np.ndarray) -> np.ndarray:
+    group = np.zeros(len(JOINT_NAMES), int)
+    for j, name in enumerate(JOINT_NAMES):
+        side = 1 if name.startswith("right") else 0
+        if name in ("head", "jaw", "neck", "left_eye", "right_eye"):
+            group[j] = 0
+        elif name.endswith(("shoulder", "elbow")):
+            group[j] = 2 + side
+        elif name.endswith(("hip", "knee")):
+            group[j] = 4 + side
+        elif name.endswith(("ankle", "foot")):
+            group[j] = 8 + side
+        elif name.endswith("wrist") or name[-1].isdigit() and "spine" not in name:
+            group[j] = 6 + side
+        else:
+            group[j] = 1
+    share = np.stack([weights[:, group == k].sum(1) for k in range(len(PARTS))], 1)
+    return share.argmax(1)

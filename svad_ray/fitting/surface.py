@@ -1,0 +1,147 @@
+"""From the naked body to the clothed surface: smooth rest-space offsets that make the posed outline the mask.
+
+Two kinds of offset add up. *Rings* inflate a whole belt round a limb or the torso by one number: the outline tells how far cloth stands off
+at the sides, and a belt carries that to the front and the back, which one photo does not show. *Free* offsets pass through
+(I + lambda L)^-1 and make the outline exact. Source: ours.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.sparse as sp
+import torch
+from scipy.sparse.linalg import splu
+
+from svad_ray.body.model import Body
+from svad_ray.body.names import JOINT_INDEX
+from svad_ray.fitting.silhouette import MaskTarget, OutlineRenderer, shaped
+from svad_ray.fitting.state import FitState, pose_body
+from svad_ray.geometry.mesh import laplacian, vertex_normals
+
+J = JOINT_INDEX
+
+
+class _Solve(torch.autograd.Function):
+    """x -> M^-1 x for a factored symmetric M."""
+
+    @staticmethod
+    def forward(ctx, x, factor):
+        ctx.factor = factor
+        return torch.from_numpy(factor.solve(x.detach().numpy().astype(np.float64)).astype(np.float32))
+
+    @staticmethod
+    def backward(ctx, grad):
+        return torch.from_numpy(ctx.factor.solve(grad.numpy().astype(np.float64)).astype(np.float32)), None
+
+
+def mobility(body: Body) -> tuple[np.ndarray, sp.csc_matrix]:
+    """(V,) in [0, 1], how far the outline may move each vertex (hands, face and eyes stiff), and the mesh Laplacian."""
+    regions, count = body.tables.regions, len(body.v_template)
+    stiff = 0.9 * np.maximum.reduce([regions[name].astype(float) for name in ("left_hand", "right_hand", "face")])
+    lap = laplacian(body.faces, count)
+    free = splu((sp.eye(count) + 8 * lap).tocsc()).solve(1 - stiff)
+    free[regions["eyes"] | regions["inner_mouth"]] = 0
+    return np.clip(free, 0, 1).astype(np.float32), lap
+
+
+_LIMBS = [(f"{s}_{a}", f"{s}_{b}") for s in ("left", "right") for a, b in (("hip", "knee"), ("knee", "ankle"), ("shoulder", "elbow"), ("elbow", "wrist"))]
+
+
+def ring_basis(body: Body, *, spacing: float = 0.03) -> sp.csr_matrix:
+    """(V, R) partition of unity: hat functions along the torso, the head and each limb segment, blended by skinning weights.
+
+    Args:
+        spacing: Distance of neighbouring rings along the axis, metres.
+    """
+    v, w = body.v_template.numpy(), body.lbs_weights.numpy()
+    joints = (body.J_regressor @ body.v_template).numpy()
+    blocks = []
+    limb_joints = {a for a, _ in _LIMBS}
+    for a, b in _LIMBS:
+        axis = joints[J[b]] - joints[J[a]]
+        length = float(np.linalg.norm(axis))
+        blocks.append(_hats((v - joints[J[a]]) @ (axis / length), spacing, -0.1, length + 0.1, w[:, J[a]]))
+    rest = 1 - w[:, [J[n] for n in limb_joints]].sum(1)
+    head = w[:, [J["head"], J["jaw"], J["left_eye"], J["right_eye"]]].sum(1)
+    blocks.append(_hats(v[:, 1], spacing, v[:, 1].min(), v[:, 1].max(), np.clip(rest - head, 0, 1)))
+    blocks.append(_hats(v[:, 1], spacing, joints[J["neck"], 1], v[:, 1].max(), head))
+    basis = sp.hstack(blocks).tocsr()
+    return basis[:, np.asarray(basis.sum(0)).ravel() > 1e-3].tocsr()
+
+
+def _hats(t: np.ndarray, spacing: float, low: float, high: float, weight: np.ndarray) -> sp.coo_matrix:
+    """Linear hat functions of ``t`` at knots ``spacing`` apart, times ``weight``."""
+    count = max(2, int(np.ceil((high - low) / spacing)) + 1)
+    u = np.clip((t - low) / (high - low) * (count - 1), 0, count - 1 - 1e-6)
+    i = u.astype(int)
+    rows = np.arange(len(t))
+    data = np.concatenate([weight * (1 - (u - i)), weight * (u - i)])
+    keep = data > 1e-4
+    return sp.coo_matrix((data[keep], (np.concatenate([rows, rows])[keep], np.concatenate([i, i + 1])[keep])), (len(t), count))
+
+
+@dataclass(frozen=True)
+class ClotheWeights:
+    """Numbers of :func:`clothe`: smoothing of normal and free offsets, penalties (per square metre) and learning rates."""
+
+    smooth_normal: float = 25.0
+    smooth_free: float = 8.0
+    normal: float = 1.5
+    free: float = 10.0
+    inward: float = 30.0
+    ring: float = 0.15
+    ring_inward: float = 10.0
+    rate_normal: float = 0.012
+    rate_free: float = 0.006
+    rate_ring: float = 0.002
+
+
+def clothe(
+    body: Body,
+    state: FitState,
+    mask: np.ndarray,
+    *,
+    iterations: int = 80,
+    longest: int = 320,
+    weights: ClotheWeights | None = None,
+    ignore_border: bool = False,
+) -> np.ndarray:
+    """Rest-space offsets (V, 3), metres, such that the posed silhouette of frame 0 is the mask (H, W)."""
+    w = weights or ClotheWeights()
+    free, lap = mobility(body)
+    count = len(free)
+    solve_n = splu((sp.eye(count) + w.smooth_normal * lap).tocsc())
+    solve_f = splu((sp.eye(count) + w.smooth_free * lap).tocsc())
+    rings = _to_torch(ring_basis(body))
+    mobile, renderer = torch.tensor(free)[:, None], OutlineRenderer(body)
+    target = MaskTarget(mask, longest, state.Ks[0], ignore_border=ignore_border)
+    posed = pose_body(body, (body.J_regressor @ shaped(body, state.betas)), state.pose, state.transl)
+    base = shaped(body, state.betas)
+    base_normals = vertex_normals(base, renderer.faces)
+    d, x = torch.zeros(count, 1, requires_grad=True), torch.zeros(count, 3, requires_grad=True)
+    r = torch.full((rings.shape[1], 1), 0.004, requires_grad=True)
+    groups = [{"params": [p], "lr": rate} for p, rate in ((d, w.rate_normal), (x, w.rate_free), (r, w.rate_ring))]
+    adam = torch.optim.Adam(groups, betas=(0.9, 0.99))
+    for i in range(iterations):
+        if i == int(0.75 * iterations):
+            for group in adam.param_groups:
+                group["lr"] *= 0.3
+        normal, loose, belt = _Solve.apply(d, solve_n), _Solve.apply(x, solve_f), torch.sparse.mm(rings, r)
+        offset = mobile * (base_normals * (normal + belt) + loose)
+        surface = base + offset
+        alpha = renderer.alpha(surface, vertex_normals(surface.detach(), renderer.faces), posed.skin[0], state.viewmats[0], target)
+        error = (target.weight * (alpha - target.mask).pow(2)).sum() / target.area
+        penalty = w.normal * normal.pow(2).mean() + w.free * loose.pow(2).mean() + w.inward * torch.relu(-normal - belt).pow(2).mean()
+        penalty = penalty + w.ring * r.pow(2).mean() + w.ring_inward * torch.relu(-r).pow(2).mean()
+        adam.zero_grad()
+        (error + penalty).backward()
+        adam.step()
+    return offset.detach().numpy()
+
+
+def _to_torch(m: sp.csr_matrix) -> torch.Tensor:
+    coo = m.tocoo()
+    index = torch.tensor(np.stack([coo.row, coo.col]))
+    return torch.sparse_coo_tensor(index, torch.tensor(coo.data, dtype=torch.float32), coo.shape).coalesce()

@@ -1,0 +1,201 @@
+"""Colours for what the photo does not show: mirrored, continued round the body, never a face on the back of the head.
+
+Order: the other side of the body where that was seen; clothes continued from front to back by height and place across, taken only from
+cloth that also reaches the garment's sides (an open coat's shirt, a print, a tie or crossed hands do not); hair colours over the back of the
+head; a Laplace fill of what is left. Photo coordinates are kept beside colours, so that the fill is as sharp as the photo. Source: ours.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import scipy.sparse as sp
+from scipy.sparse.linalg import splu
+from scipy.spatial import cKDTree
+
+from svad_ray.stages.animate.projection import SeenSurface
+from svad_ray.fitting.clothed import MIRRORED_PART, Surface
+from svad_ray.stages.animate.appearance import Appearance
+
+SURE = 0.55  # photo weight from which a vertex can lend its colour
+MIRROR_REACH = 0.012  # metres between a vertex and its partner's mirror image
+PART_STEP = 3.0  # added per part to the look-up key: parts never mix
+OTHER_SIDE = 0.04  # metres that a source on the other side counts farther away
+SUPPORT_COLOR, SUPPORT_HEIGHT, SUPPORT_COUNT = 0.13, 0.07, 6  # when cloth counts as reaching the sides
+
+
+def complete(surface: Surface, seen: SeenSurface, face_mesh: np.ndarray | None, mask: np.ndarray, *, seed: int = 0) -> Appearance:
+    """Fill everything unseen.
+
+    Args:
+        face_mesh: (468, 3) face landmarks in photo pixels (10 = top of the face oval, 152 = chin) for the hair's colour; None without a face.
+        mask: (H, W) bool, the person.
+        seed: Of the hair's grain.
+    """
+    filler = _Filler(surface, seen)
+    filler.mirror()
+    filler.continue_clothes()
+    hair = filler.hair(hair_colors(seen, face_mesh, mask), seed)
+    base = filler.harmonic()
+    if hair is not None:
+        base[filler.hair_zone] = hair[filler.hair_zone]
+    return Appearance(
+        seen.photo,
+        seen.uv,
+        seen.weight,
+        np.clip(base, 0, 1).astype(np.float32),
+        filler.uv.astype(np.float32),
+        float(seen.size * 0.02),
+    )
+
+
+class _Filler:
+    """The growing fill: colours, where they came from, which vertices have one."""
+
+    def __init__(self, surface: Surface, seen: SeenSurface) -> None:
+        self.surface, self.seen = surface, seen
+        count = len(surface.rest)
+        self.sure = seen.weight > SURE
+        self.color, self.have = np.zeros((count, 3)), np.zeros(count, bool)
+        self.uv = np.full((count, 2), np.nan)
+        self.hair_zone = hair_zone(surface) & (seen.weight < 0.9)
+
+    def take(self, target: np.ndarray, source: np.ndarray) -> None:
+        """Fill vertices ``target`` (M,) from seen vertices ``source`` (M,)."""
+        self.color[target], self.have[target], self.uv[target] = self.seen.color[source], True, self.seen.uv[source]
+
+    def mirror(self) -> None:
+        """The other side of the body, where that was seen (helps when the person is turned)."""
+        source = np.where(self.sure)[0]
+        if not len(source):
+            return
+        v = self.surface.template
+        distance, i = cKDTree(v[source] * [-1, 1, 1]).query(v)
+        hit = np.where((distance < MIRROR_REACH) & ~self.sure)[0]
+        self.take(hit, source[i[hit]])
+
+    def continue_clothes(self) -> None:
+        """Front to back at the same height and place across; depth counts little; a head is never copied to its back."""
+        v, part = self.surface.template, self.surface.part
+        lend = self.sure & (self.seen.facing > 0.5) & (part != 0)
+        banned = lend & ~reaches_sides(self.surface, self.seen, lend)
+        lend &= ~banned
+        source = np.where(lend)[0]
+        if not len(source):
+            return
+        scaled = v * [1.0, 1.0, 0.1]
+        key = np.concatenate([scaled, part[:, None] * PART_STEP], 1)
+        best, chosen = np.full(len(v), np.inf), np.zeros(len(v), np.int64)
+        for flip in (False, True):
+            k = key[source].copy()
+            if flip:
+                k[:, 0] *= -1
+                k[:, 3] = MIRRORED_PART[part[source]] * PART_STEP
+            distance, i = cKDTree(k).query(key)
+            distance = distance + OTHER_SIDE * flip
+            better = distance < best
+            best[better], chosen[better] = distance[better], source[i[better]]
+        chosen = self._reflected(key, source, chosen, best)
+        go = ~self.sure & (best < 1.0) & (part != 0) & (~self.have | self._over_banned(banned))
+        self.take(np.where(go)[0], chosen[go])
+
+    def _over_banned(self, banned: np.ndarray) -> np.ndarray:
+        """Vertices whose mirrored fill came from cloth that must not be copied."""
+        if not banned.any():
+            return np.zeros(len(banned), bool)
+        distance, _ = cKDTree(self.seen.uv[banned]).query(np.nan_to_num(self.uv, nan=-1e6))
+        return distance < 0.5
+
+    def _reflected(self, key: np.ndarray, source: np.ndarray, chosen: np.ndarray, distance: np.ndarray) -> np.ndarray:
+        """Far from any source, continue the cloth's pattern by reflecting at its nearest edge instead of smearing one column."""
+        far = np.where((distance > 0.025) & (distance < 1.0))[0]
+        if not len(far):
+            return chosen
+        tree = cKDTree(key[source])
+        edge = key[chosen[far]]
+        edge[:, 3] = key[far, 3]
+        _, i = tree.query(2 * edge - key[far])
+        out = chosen.copy()
+        out[far] = source[i]
+        return out
+
+    def hair(self, pool: np.ndarray | None, seed: int) -> np.ndarray | None:
+        """(N, 3) hair colours with a little grain, or None without a pool; unseen skin of head and neck is left to the Laplace fill."""
+        head_back = (self.surface.part == 0) & ~self.sure & (self.surface.template[:, 2] < _ear_depth(self.surface))
+        bare = head_back & ~self.hair_zone
+        self.have[bare], self.uv[bare] = False, np.nan
+        if pool is None:
+            return None
+        pick = pool[np.random.default_rng(seed).integers(0, len(pool), len(self.color))]
+        pick = 0.6 * np.median(pool, 0) + 0.4 * (0.5 * pick + 0.5 * self.seen.smooth(pick))
+        self.color[self.hair_zone], self.have[self.hair_zone], self.uv[self.hair_zone] = pick[self.hair_zone], True, np.nan
+        return pick
+
+    def harmonic(self) -> np.ndarray:
+        """(N, 3): sure photo colours and the fill, the rest by Laplace's equation on the mesh."""
+        known = self.sure | self.have
+        out = np.where(self.sure[:, None], self.seen.color, self.color).astype(np.float64)
+        unknown = np.where(~known)[0]
+        if not len(unknown) or not known.any():
+            return out
+        a = self.seen.neighbours
+        lap = (sp.diags(np.asarray(a.sum(1)).ravel()) - a).tocsr()
+        rhs = -(lap[unknown][:, np.where(known)[0]] @ out[known])
+        system = (lap[unknown][:, unknown] + sp.eye(len(unknown)) * 1e-6).tocsc()
+        out[unknown] = splu(system).solve(np.asarray(rhs))
+        return out
+
+
+def reaches_sides(surface: Surface, seen: SeenSurface, lend: np.ndarray) -> np.ndarray:
+    """(N,) bool: lenders whose colour also occurs at the outer part of the same garment at about the same height.
+
+    Only the torso is judged; stripes and plaids pass (their colours reach the sides), prints, ties, open coats and crossed hands do not.
+    """
+    ok = np.ones(len(lend), bool)
+    torso = np.where(lend & (surface.part == 1))[0]
+    if len(torso) < 50:
+        return ok
+    v, color = surface.template[torso], _shade_free(seen.color[torso])
+    outer = np.abs(v[:, 0]) > 0.62 * np.quantile(np.abs(v[:, 0]), 0.98)
+    if outer.sum() < SUPPORT_COUNT:
+        return ok
+    key = np.concatenate([color / SUPPORT_COLOR, v[:, 1:2] / SUPPORT_HEIGHT], 1)
+    count = min(SUPPORT_COUNT, int(outer.sum()))
+    distance, _ = cKDTree(key[outer]).query(key, k=count)
+    ok[torso] = (distance[:, -1] if count > 1 else distance) < 1.0
+    # a lender beside banned cloth may carry its blurred edge
+    bad = np.zeros(len(ok))
+    bad[torso] = ~ok[torso]
+    return ok & ~((seen.neighbours @ bad) > 0)
+
+
+def _shade_free(color: np.ndarray) -> np.ndarray:
+    """Colours whose brightness counts half: a fold or the shaded side is the same cloth."""
+    return color - 0.5 * color.mean(1, keepdims=True)
+
+
+def _ear_depth(surface: Surface) -> float:
+    ears = surface.template[surface.regions["ears"]]
+    return float(ears[:, 2].mean()) if len(ears) else 0.0
+
+
+def hair_zone(surface: Surface) -> np.ndarray:
+    """(N,) bool: the scalp, less the ears: where a haircut is when the photo does not say otherwise."""
+    return surface.regions["scalp"] & ~surface.regions["ears"] & ~surface.regions["eyes"] & (surface.part == 0)
+
+
+def hair_colors(seen: SeenSurface, face_mesh: np.ndarray | None, mask: np.ndarray) -> np.ndarray | None:
+    """(M, 3) photo colours just above the face oval (hair, or a hat), the brightest strands left out; None when there are too few."""
+    if face_mesh is None:
+        return None
+    top, chin = face_mesh[10, :2], face_mesh[152, :2]
+    axis = (top - chin) / max(float(np.linalg.norm(top - chin)) ** 2, 1e-6)
+    y, x = np.where(mask)
+    d = np.stack([x + 0.5, y + 0.5], 1) - chin
+    up, across = d @ axis, np.abs(d @ np.array([-axis[1], axis[0]]))
+    m = (up > 1.05) & (up < 1.6) & (across < 0.55)
+    if m.sum() < 30:
+        return None
+    color = seen.photo[y[m], x[m]]
+    light = color.mean(1)
+    low, high = np.percentile(light, [10, 55])
+    return color[(light >= low) & (light <= high)]
