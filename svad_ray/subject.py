@@ -73,6 +73,7 @@ class BodyTrack:
         body_id: Which body file the numbers belong to (``Body.id``); betas are meaningless on another body.
         vertex_offset: (V, 3) metres, clothing and hair on the shaped rest surface; None = naked body.
         joint_offset, locator_offset: (55, 3) metres, ExAvatar's offsets (spec 3.4); None = zero.
+        residual_px: (T,) weighted mean landmark residual of the fit that made the track, pixels; None when it was not fitted.
     """
 
     betas: np.ndarray
@@ -93,6 +94,7 @@ class BodyTrack:
     vertex_offset: np.ndarray | None = None
     joint_offset: np.ndarray | None = None
     locator_offset: np.ndarray | None = None
+    residual_px: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.transl)
@@ -122,7 +124,7 @@ class BodyTrack:
         return replace(self, **{name: getattr(self, name)[index] for name in per_frame})
 
 
-_WHOLE_TRACK = {"betas", "image_size", "fps", "body_id", "vertex_offset", "joint_offset", "locator_offset"}
+_WHOLE_TRACK = {"betas", "image_size", "fps", "body_id", "vertex_offset", "joint_offset", "locator_offset", "residual_px"}
 
 
 @dataclass(frozen=True)

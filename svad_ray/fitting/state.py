@@ -88,7 +88,8 @@ def photo_camera(height: int, width: int, *, focal_factor: float) -> tuple[torch
 
 
 def pose_body(body: Body, rest: torch.Tensor, pose: torch.Tensor, transl: torch.Tensor) -> Posed:
-    """Pose (55, 3) rest joints by (T, 55, 3) axis-angle and (T, 3) translation."""
+    """Pose (55, 3) rest joints by (T, 55, 3) axis-angle (hand mean not included) and (T, 3) translation."""
+    pose = torch.cat([pose[:, :25], pose[:, 25:] + body.hands_mean.reshape(1, 30, 3)], 1)
     rotations, joints, skin = forward_kinematics(rotation_matrices(pose), rest[None].expand(len(pose), -1, -1), body.parents)
     skin = torch.cat([skin[..., :3], skin[..., 3:] + transl[:, None, :, None]], -1)
     return Posed(rotations, joints + transl[:, None], skin)

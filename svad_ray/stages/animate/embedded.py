@@ -19,6 +19,7 @@ from svad_ray.fitting.silhouette import fit_silhouette, shaped
 from svad_ray.fitting.state import FitState, photo_camera, pose_body, state_of
 from svad_ray.fitting.surface import clothe
 from svad_ray.geometry.raster import to_camera
+from svad_ray.motion import load_motion, retarget
 from svad_ray.stages.animate.appearance import Appearance, draw
 from svad_ray.stages.animate.completion import complete
 from svad_ray.stages.animate.projection import look_at_photo
@@ -82,6 +83,13 @@ def render_clip(body: Body, person: Reprojection, track: BodyTrack, config: Anim
     return Clip(frames, masks, track, ("",) * len(track))
 
 
+def spread(motion: BodyTrack, frames: int) -> BodyTrack:
+    """``frames`` frames of the motion at equal distances, first and last kept; all of them when it has no more."""
+    if frames >= len(motion):
+        return motion
+    return motion.frames(np.linspace(0, len(motion) - 1, frames).round().astype(int))
+
+
 class ReprojectionAnimate:
     """The animate stage's embedded backend."""
 
@@ -96,10 +104,8 @@ class ReprojectionAnimate:
 
     def __call__(self, photo: Photo, perception: Perception, *, progress: Callable[[float], None] = lambda _: None) -> Animation:
         """The turn-around clip of the photo's person and the body fitted to the photo."""
-        from svad_ray.motion import frame_motion, load_motion
-
         person = reproject(self.body, photo, perception, self.config, progress)
-        motion = load_motion(self.config.motion, self.body, frames=self.config.frames)
-        track = frame_motion(motion, self.body, person.photo_track, size=self.config.size)
+        motion = spread(load_motion(self.config.motion, self.body), self.config.frames)
+        track = retarget(motion, person=person.photo_track, body=self.body, size=self.config.size)
         clip = render_clip(self.body, person, track, self.config, lambda done: progress(0.4 + 0.6 * done))
         return Animation(clip, person.photo_track)

@@ -49,12 +49,13 @@ class PosableAvatar:
         self.weights = torch.zeros(self.count, len(t["rest_joints"])).scatter_add_(1, joints, t["lbs_weights"])
         self.parents = avatar.tensors["parents"].astype(np.int64)
         self.means, self.scales, self.opacities, self.colors = t["means"], t["scales"], t["opacities"], t["colors"]
-        self.rest_joints, self.frames = t["rest_joints"], rotations_from_quats(t["quats"])
+        self.rest_joints, self.frames, self.hands_mean = t["rest_joints"], rotations_from_quats(t["quats"]), t["hands_mean"].reshape(1, 30, 3)
         self.expr_dirs, self.expr_index = t.get("expr_dirs"), t.get("expr_index")
 
     def skin(self, track: BodyTrack, frame: int) -> torch.Tensor:
         """(55, 3, 4) skinning transforms of a frame, translation included."""
         pose = torch.tensor(track.full_pose[frame : frame + 1], dtype=torch.float32)
+        pose = torch.cat([pose[:, :25], pose[:, 25:] + self.hands_mean], 1)
         _, _, skin = forward_kinematics(rotation_matrices(pose), self.rest_joints[None], self.parents)
         skin = skin[0].clone()
         skin[..., 3] += torch.tensor(track.transl[frame], dtype=torch.float32)

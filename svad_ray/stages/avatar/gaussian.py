@@ -174,6 +174,7 @@ class GaussianAvatar:
                 "lbs_joints": index.numpy().astype(np.uint8),
                 "lbs_weights": value.numpy(),
                 "rest_joints": rest_joints.numpy(),
+                "hands_mean": self.body.hands_mean.numpy(),
                 "parents": np.asarray(self.body.parents, np.int32),
                 "expr_index": expr_index.astype(np.int32),
                 "expr_dirs": expr_dirs.astype(np.float32),
