@@ -74,7 +74,7 @@ _CLASSES: dict[tuple[str, str], str] = {
     ("avatar", "gaussian"): "svad_ray.stages.avatar.gaussian:GaussianAvatar",
 }
 
-EMBEDDED: dict[str, str] = {stage: name for stage, name in _CLASSES}
+EMBEDDED: dict[str, str] = dict(_CLASSES)
 
 _SMPLX = ModelFile("SMPLX_NEUTRAL.npz", "smpl-x.is.tue.mpg.de (registration)", "SMPL-X model licence, non-commercial research")
 _FLAME = ModelFile("FLAME_NEUTRAL.pkl", "flame.is.tue.mpg.de (registration)", "FLAME model licence, non-commercial research")

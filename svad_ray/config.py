@@ -30,7 +30,7 @@ class StageConfig(BaseModel):
 
     model_config = _FROZEN
     backend: str
-    seed: int = Field(0, ge=0)
+    seed: int = Field(default=0, ge=0)
     body: str = ""
 
 
@@ -57,13 +57,13 @@ class AnimateConfig(StageConfig):
 
     backend: str = EMBEDDED["animate"]
     motion: str = "turn"
-    frames: int = Field(189, ge=1)
-    size: int = Field(512, ge=64, le=4096)
-    supersample: int = Field(2, ge=1, le=4)
-    focal_factor: float = Field(1.4, gt=0.3, lt=10)
-    keypoint_iterations: int = Field(150, ge=1)
-    silhouette_iterations: int = Field(60, ge=0)
-    clothe_iterations: int = Field(120, ge=0)
+    frames: int = Field(default=189, ge=1)
+    size: int = Field(default=512, ge=64, le=4096)
+    supersample: int = Field(default=2, ge=1, le=4)
+    focal_factor: float = Field(default=1.4, gt=0.3, lt=10)
+    keypoint_iterations: int = Field(default=150, ge=1)
+    silhouette_iterations: int = Field(default=60, ge=0)
+    clothe_iterations: int = Field(default=120, ge=0)
     bust: bool = False
 
 
@@ -77,7 +77,7 @@ class IdentityConfig(StageConfig):
 
     backend: str = EMBEDDED["identity"]
     gate: Literal["paper", "official"] = "paper"
-    max_disparity: float = Field(0.01, gt=0)
+    max_disparity: float = Field(default=0.01, gt=0)
 
 
 class RestoreConfig(StageConfig):
@@ -91,8 +91,8 @@ class RestoreConfig(StageConfig):
     """
 
     backend: str = EMBEDDED["restore"]
-    budget_s: float = Field(30.0, ge=0)
-    scale: int = Field(1, ge=1, le=4)
+    budget_s: float = Field(default=30.0, ge=0)
+    scale: int = Field(default=1, ge=1, le=4)
     plain: Literal["compact", "lanczos"] = "compact"
 
 
@@ -100,7 +100,7 @@ class FitConfig(StageConfig):
     """The body fitted to all frames at once; iterations: optimiser steps."""
 
     backend: str = EMBEDDED["fit"]
-    iterations: int = Field(120, ge=1)
+    iterations: int = Field(default=120, ge=1)
 
 
 class AvatarConfig(StageConfig):
@@ -116,11 +116,11 @@ class AvatarConfig(StageConfig):
     """
 
     backend: str = EMBEDDED["avatar"]
-    gaussians: int = Field(50_000, ge=100)
-    iterations: int = Field(300, ge=1)
-    head_density: float = Field(4.0, ge=1)
-    photo_weight: float = Field(1.0, ge=0)
-    color_views: int = Field(24, ge=1)
+    gaussians: int = Field(default=50_000, ge=100)
+    iterations: int = Field(default=300, ge=1)
+    head_density: float = Field(default=4.0, ge=1)
+    photo_weight: float = Field(default=1.0, ge=0)
+    color_views: int = Field(default=24, ge=1)
     rates: tuple[float, float, float] = (0.02, 0.01, 0.03)
 
 
@@ -137,8 +137,8 @@ class Settings(BaseModel):
 
     model_config = _FROZEN
     profile: Literal["embedded", "paper"] = "embedded"
-    threads: int = Field(0, ge=0)
-    shard: int = Field(16, ge=1)
+    threads: int = Field(default=0, ge=0)
+    shard: int = Field(default=16, ge=1)
     offline: bool = False
     cache_dir: str = ""
     perceive: PerceiveConfig = PerceiveConfig()
