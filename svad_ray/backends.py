@@ -76,22 +76,23 @@ _CLASSES: dict[tuple[str, str], str] = {
 
 EMBEDDED: dict[str, str] = dict(_CLASSES)
 
-_SMPLX = ModelFile("SMPLX_NEUTRAL.npz", "smpl-x.is.tue.mpg.de (registration)", "SMPL-X model licence, non-commercial research")
-_FLAME = ModelFile("FLAME_NEUTRAL.pkl", "flame.is.tue.mpg.de (registration)", "FLAME model licence, non-commercial research")
+_SMPLX = ModelFile("SMPLX_NEUTRAL.npz", "smpl-x.is.tue.mpg.de, after registration", "SMPL-X licence, non-commercial research")
+_FLAME = ModelFile("FLAME_NEUTRAL.pkl", "flame.is.tue.mpg.de, after registration", "FLAME licence, non-commercial research")
 
 PLANNED: tuple[Backend, ...] = (
     Backend(
         "dwpose-sam",
         "perceive",
-        "DWPose whole-body key points, SAM ViT-H masks, Depth Anything V2",
+        "DWPose whole-body key points, SAM ViT-H masks, Depth Anything V2 Large",
         "Apache-2.0",
         "Apache-2.0; Depth Anything V2 Large CC-BY-NC-4.0",
         False,
         "the large depth model is for non-commercial use",
         files=(
-            ModelFile("dw-ll_ucoco_384.onnx", "the DWPose project's releases", "Apache-2.0"),
-            ModelFile("sam_vit_h_4b8939.pth", "the Segment Anything project's model list", "Apache-2.0"),
-            ModelFile("depth_anything_v2_vitl.pth", "the Depth Anything V2 project's model list", "CC-BY-NC-4.0"),
+            ModelFile("dw-ll_ucoco_384.onnx", "the DWPose project", "Apache-2.0"),
+            ModelFile("yolox_l.onnx", "the DWPose project", "Apache-2.0"),
+            ModelFile("sam_vit_h_4b8939.pth", "the Segment Anything project", "Apache-2.0"),
+            ModelFile("depth_anything_v2_vitl.pth", "the Depth Anything V2 project", "CC-BY-NC-4.0"),
         ),
         memory_gib=8,
         device="cuda",
@@ -100,15 +101,13 @@ PLANNED: tuple[Backend, ...] = (
         "musepose",
         "animate",
         "MusePose video diffusion driven by the pose sequence",
-        "Apache-2.0",
-        "MusePose model licence",
+        "MIT",
+        "MusePose weights; Stable Diffusion image variations OpenRAIL",
         False,
-        "the released weights ask for research use; read their licence",
-        files=(
-            ModelFile("denoising_unet.pth", "the MusePose project's model page", "MusePose model licence"),
-            ModelFile("reference_unet.pth", "the MusePose project's model page", "MusePose model licence"),
-            ModelFile("motion_module.pth", "the MusePose project's model page", "MusePose model licence"),
-            ModelFile("pose_guider.pth", "the MusePose project's model page", "MusePose model licence"),
+        "built on OpenRAIL weights whose limits of use the user must accept",
+        files=tuple(
+            ModelFile(name, "the MusePose project", "as its project states")
+            for name in ("denoising_unet.pth", "reference_unet.pth", "motion_module.pth", "pose_guider.pth")
         ),
         memory_gib=24,
         device="cuda",
@@ -121,7 +120,7 @@ PLANNED: tuple[Backend, ...] = (
         "GAGAvatar weights; FLAME non-commercial research",
         False,
         "FLAME is licensed for non-commercial research",
-        files=(ModelFile("GAGAvatar.pt", "the GAGAvatar project's releases", "as its project states"), _FLAME),
+        files=(ModelFile("GAGAvatar.pt", "the GAGAvatar project", "as its project states"), _FLAME),
         memory_gib=8,
         device="cuda",
         batch=8,
@@ -130,13 +129,13 @@ PLANNED: tuple[Backend, ...] = (
         "bfrffusion",
         "restore",
         "BFRffusion faces and Real-ESRGAN x2 frames",
-        "Apache-2.0; realesrgan BSD-3-Clause",
-        "BFRffusion weights; Real-ESRGAN BSD-3-Clause",
+        "MIT; Real-ESRGAN BSD-3-Clause",
+        "BFRffusion weights on Stable Diffusion 2.1 OpenRAIL; Real-ESRGAN BSD-3-Clause",
         False,
-        "the face model builds on Stable Diffusion and its licence's limits of use",
+        "built on OpenRAIL weights whose limits of use the user must accept",
         files=(
-            ModelFile("BFRffusion.ckpt", "the BFRffusion project's releases", "as its project states"),
-            ModelFile("RealESRGAN_x2plus.pth", "the Real-ESRGAN project's releases", "BSD-3-Clause"),
+            ModelFile("checkpoint_BFRffusion_FFHQ.ckpt", "the BFRffusion project", "as its project states"),
+            ModelFile("RealESRGAN_x2plus.pth", "the Real-ESRGAN project", "BSD-3-Clause"),
         ),
         memory_gib=16,
         device="cuda",
@@ -146,15 +145,15 @@ PLANNED: tuple[Backend, ...] = (
         "smplx-exavatar",
         "fit",
         "SMPL-X and FLAME fit started by Hand4Whole and DECA, on ExAvatar's schedule",
-        "as each project states",
-        "SMPL-X and FLAME: non-commercial research",
+        "MIT; DECA non-commercial research",
+        "SMPL-X, FLAME, DECA and Hand4Whole: non-commercial research",
         False,
-        "SMPL-X and FLAME are licensed for non-commercial research",
+        "SMPL-X, FLAME and DECA are licensed for non-commercial research",
         files=(
             _SMPLX,
             _FLAME,
-            ModelFile("hand4whole_snapshot.pth.tar", "the Hand4Whole project's model list", "as its project states"),
-            ModelFile("deca_model.tar", "the DECA project's model list", "non-commercial research"),
+            ModelFile("snapshot_6.pth.tar", "the Hand4Whole project", "trained on non-commercial data"),
+            ModelFile("deca_model.tar", "the DECA project", "non-commercial research"),
         ),
         memory_gib=12,
         device="cuda",
@@ -163,7 +162,7 @@ PLANNED: tuple[Backend, ...] = (
         "exavatar",
         "avatar",
         "ExAvatar: triplanes and MLPs on the subdivided SMPL-X mesh, rendered by gsplat",
-        "as its project states",
+        "MIT; gsplat Apache-2.0",
         "SMPL-X: non-commercial research",
         False,
         "SMPL-X is licensed for non-commercial research",

@@ -97,10 +97,20 @@ class RestoreConfig(StageConfig):
 
 
 class FitConfig(StageConfig):
-    """The body fitted to all frames at once; iterations: optimiser steps."""
+    """The body fitted to all frames at once.
+
+    Attributes:
+        iterations: Optimiser steps.
+        initial_weight: Per squared radian of deviation from the motion that drove the clip.
+        smooth_weight: Per squared centimetre of joint acceleration between frames.
+        max_residual: Median landmark residual, in shares of the person's size, above which the result is refused.
+    """
 
     backend: str = EMBEDDED["fit"]
-    iterations: int = Field(default=120, ge=1)
+    iterations: int = Field(default=60, ge=1)
+    initial_weight: float = Field(default=200.0, ge=0)
+    smooth_weight: float = Field(default=0.05, ge=0)
+    max_residual: float = Field(default=0.06, gt=0)
 
 
 class AvatarConfig(StageConfig):
