@@ -1,0 +1,226 @@
+"""The artefact store: written aside, checked, and committed by creating one marker.
+
+Layout below the root::
+
+    <stage>/<digest>/attempt-<id>/...     files of one attempt, with manifest.json (sizes and sha256)
+    <stage>/<digest>/COMMITTED.json       the marker: which attempt counts; created only if absent
+
+A reader trusts markers alone. Two writers of one key both do the work; the first marker wins and the other takes the winner's artefact.
+A process that is killed leaves at most an attempt without a marker, which nobody reads and the next commit of that key removes.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import Any
+
+import fsspec
+from fsspec.implementations.local import LocalFileSystem
+
+from svad_ray.errors import StoreError
+from svad_ray.store.codec import decode, encode
+from svad_ray.store.keys import Key
+
+MARKER, MANIFEST = "COMMITTED.json", "manifest.json"
+_AGAIN = "remove its folder and run again"
+
+
+@dataclass(frozen=True)
+class Committed:
+    """What a marker says: the attempt that counts, the manifest's hash, and the facts its writer recorded (times, memory, models)."""
+
+    key: Key
+    attempt: str
+    manifest_sha256: str
+    facts: dict[str, Any]
+
+
+class ArtefactStore:
+    """Artefacts under one root.
+
+    Args:
+        root: A folder, or any fsspec address whose file system can create a file only if it is absent (``file://``, ``memory://``, ``s3://``).
+        options: Passed to the file system.
+    """
+
+    def __init__(self, root: str | os.PathLike[str], **options: Any) -> None:
+        self.fs, path = fsspec.core.url_to_fs(os.fspath(root), **options)
+        self.root = path.rstrip("/")
+
+    def committed(self, key: Key) -> Committed | None:
+        """The key's marker, or None when nothing is committed."""
+        try:
+            content = self.fs.cat_file(f"{self._folder(key)}/{MARKER}")
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise StoreError(f"{key}: the marker cannot be read ({error})", remedy="check the permissions of the store") from error
+        try:
+            says = json.loads(content)
+            return Committed(key, says["attempt"], says["manifest_sha256"], says["facts"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise StoreError(f"the marker {self._folder(key)}/{MARKER} is damaged", remedy=_AGAIN) from error
+
+    def put(self, key: Key, value: Any, *, facts: Mapping[str, Any] | None = None) -> Committed:
+        """Write ``value`` and commit it; when another writer was first, its artefact counts and this one is dropped.
+
+        Raises:
+            StoreError: Disk full, no permission; nothing of the value is visible then.
+        """
+        attempt = f"attempt-{uuid.uuid4().hex[:12]}"
+        folder = f"{self._folder(key)}/{attempt}"
+        try:
+            with _plain_errors(self.root):
+                manifest = self._write(folder, value)
+                marker = {"attempt": attempt, "manifest_sha256": manifest, "facts": dict(facts or {})}
+                won = self._create_if_absent(f"{self._folder(key)}/{MARKER}", json.dumps(marker, indent=1).encode())
+        except BaseException:
+            self._remove(folder)
+            other = self._others_commit(key)
+            if other is None:
+                raise
+            return other
+        self._sweep(key, keep=attempt) if won else self._remove(folder)
+        winner = self.committed(key)
+        if winner is None:
+            raise StoreError(f"{key}: the marker vanished while it was written", remedy="run again; let nothing else remove files from the store")
+        return winner
+
+    def get(self, key: Key) -> Any:
+        """The committed value, every file checked against the manifest.
+
+        Raises:
+            StoreError: Nothing committed, a file missing or changed.
+        """
+        marker = self.committed(key)
+        if marker is None:
+            raise StoreError(f"nothing is committed under {key}", remedy="run the stage first")
+        folder, listed = f"{self._folder(key)}/{marker.attempt}", self._manifest(marker)
+
+        def read(name: str) -> bytes:
+            if name not in listed:
+                raise StoreError(f"{folder}/{name} is not in the manifest", remedy=_AGAIN)
+            return self._read_checked(f"{folder}/{name}", listed[name])
+
+        return decode(read)
+
+    def verify(self, key: Key) -> int:
+        """Check every file of a committed artefact; returns how many. Raises ``StoreError`` naming the first that is wrong."""
+        marker = self.committed(key)
+        if marker is None:
+            raise StoreError(f"nothing is committed under {key}", remedy="run the stage first")
+        listed = self._manifest(marker)
+        for name, entry in listed.items():
+            self._read_checked(f"{self._folder(key)}/{marker.attempt}/{name}", entry)
+        return len(listed)
+
+    def keys(self) -> Iterator[Key]:
+        """Every committed key."""
+        for path in sorted(self.fs.glob(f"{self.root}/*/*/{MARKER}")):
+            stage, digest = path.split("/")[-3:-1]
+            yield Key(stage, digest)
+
+    def _folder(self, key: Key) -> str:
+        return f"{self.root}/{key.stage}/{key.digest}"
+
+    def _write(self, folder: str, value: Any) -> str:
+        """Write every file, then the manifest; returns the manifest's sha256."""
+        listed = {}
+        for name, content in encode(value):
+            path = f"{folder}/{name}"
+            self.fs.makedirs(path.rsplit("/", 1)[0], exist_ok=True)
+            self.fs.pipe_file(path, content)
+            listed[name] = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+        manifest = json.dumps(listed, indent=1).encode()
+        self.fs.pipe_file(f"{folder}/{MANIFEST}", manifest)
+        return hashlib.sha256(manifest).hexdigest()
+
+    def _manifest(self, marker: Committed) -> dict[str, dict[str, Any]]:
+        path = f"{self._folder(marker.key)}/{marker.attempt}/{MANIFEST}"
+        try:
+            content = self.fs.cat_file(path)
+        except OSError as error:
+            raise StoreError(f"{path} cannot be read ({error})", remedy=_AGAIN) from error
+        if hashlib.sha256(content).hexdigest() != marker.manifest_sha256:
+            raise StoreError(f"{path} was changed after it was committed", remedy=_AGAIN)
+        return json.loads(content)
+
+    def _read_checked(self, path: str, entry: Mapping[str, Any]) -> bytes:
+        try:
+            content = self.fs.cat_file(path)
+        except OSError as error:
+            raise StoreError(f"{path} cannot be read ({error})", remedy=_AGAIN) from error
+        if len(content) != entry["bytes"] or hashlib.sha256(content).hexdigest() != entry["sha256"]:
+            raise StoreError(f"{path} was changed after it was committed", expected=f"sha256 {entry['sha256']}", remedy=_AGAIN)
+        return content
+
+    def _create_if_absent(self, path: str, content: bytes) -> bool:
+        """Create the file with its whole content; False when it exists. Exactly one of several callers gets True."""
+        if isinstance(self.fs, LocalFileSystem):
+            return _link_if_absent(path, content)
+        try:
+            self.fs.pipe_file(path, content, mode="create")
+        except FileExistsError:
+            return False
+        except (TypeError, ValueError, NotImplementedError) as error:
+            raise StoreError(
+                f"the file system of {self.root} cannot create a file only if it is absent",
+                expected="a local folder, memory:// or an object store with conditional writes",
+                remedy="choose another place for the store",
+            ) from error
+        return True
+
+    def _others_commit(self, key: Key) -> Committed | None:
+        with suppress(StoreError, OSError):
+            return self.committed(key)
+        return None
+
+    def _sweep(self, key: Key, *, keep: str) -> None:
+        """Drop what killed attempts left under a key that is now committed."""
+        with suppress(OSError):
+            for path in self.fs.ls(self._folder(key), detail=False):
+                if path.rsplit("/", 1)[-1].startswith("attempt-") and not path.endswith(keep):
+                    self._remove(path)
+
+    def _remove(self, folder: str) -> None:
+        with suppress(OSError):
+            self.fs.rm(folder, recursive=True)
+
+
+def _link_if_absent(path: str, content: bytes) -> bool:
+    """A hard link appears at once and whole, and fails when the name is taken: a torn marker cannot exist."""
+    staged = f"{path}.{uuid.uuid4().hex[:12]}"
+    try:
+        with open(staged, "wb") as stream:
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.link(staged, path)
+    except FileExistsError:
+        return False
+    finally:
+        with suppress(FileNotFoundError):
+            os.unlink(staged)
+    return True
+
+
+@contextmanager
+def _plain_errors(root: str) -> Iterator[None]:
+    """OSErrors of writing as ``StoreError`` with a remedy."""
+    try:
+        yield
+    except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        remedy = (
+            "free some space or choose another folder with --out"
+            if full
+            else "check that the folder exists and may be written, or choose another with --out"
+        )
+        raise StoreError(f"the store {root} cannot be written: {error.strerror or error}", remedy=remedy) from error

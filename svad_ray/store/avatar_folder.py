@@ -1,0 +1,91 @@
+"""The avatar as a folder that explains itself: ``avatar.safetensors`` holds the arrays, ``avatar.json`` says what each of them is."""
+
+from __future__ import annotations
+
+import json
+from contextlib import suppress
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
+
+from svad_ray.errors import InputError, StoreError
+from svad_ray.subject import Avatar, BodyTrack
+
+FORMAT = 1
+_TRACK = "track."
+MEANING = {
+    "means": "centres in the shaped rest pose, metres, y up",
+    "quats": "orientation in the rest pose, w x y z",
+    "scales": "standard deviations along the own axes, metres",
+    "opacities": "in [0, 1]",
+    "colors": "RGB in [0, 1]",
+    "lbs_joints": "joints that move a Gaussian",
+    "lbs_weights": "skinning weights of those joints, rows sum to 1",
+    "rest_joints": "joint positions in the rest pose, metres, SMPL-X order",
+    "parents": "parent of each joint, -1 for the root",
+    "expr_index": "Gaussians that expressions move",
+    "expr_dirs": "their displacement per unit of expression, metres",
+}
+
+
+def save_avatar(avatar: Avatar, folder: str | Path) -> Path:
+    """Write the folder; both files are written aside and renamed, the description last.
+
+    Raises:
+        StoreError: The folder cannot be written.
+    """
+    folder = Path(folder)
+    arrays = {name: np.array(value, order="C") for name, value in avatar.tensors.items()}
+    plain: dict[str, Any] = {}
+    for f in fields(BodyTrack):
+        value = getattr(avatar.track, f.name)
+        if isinstance(value, np.ndarray):
+            arrays[_TRACK + f.name] = np.array(value, order="C")
+        else:
+            plain[f.name] = list(value) if isinstance(value, tuple) else value
+    table = {name: {"shape": list(a.shape), "dtype": str(a.dtype), "meaning": MEANING.get(name, "")} for name, a in arrays.items()}
+    head = {"format": FORMAT, "kind": avatar.kind, "tensors": table, "track": plain, "facts": avatar.facts}
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        save_file(arrays, folder / "avatar.safetensors.part")
+        (folder / "avatar.json.part").write_text(json.dumps(head, indent=1), encoding="utf-8")
+        for name in ("avatar.safetensors", "avatar.json"):
+            (folder / f"{name}.part").replace(folder / name)
+    except (OSError, SafetensorError) as error:
+        for name in ("avatar.safetensors.part", "avatar.json.part"):
+            with suppress(OSError):
+                (folder / name).unlink()
+        raise StoreError(f"the avatar cannot be written to {folder}: {error}", remedy="check the folder's permissions and the free space") from error
+    return folder
+
+
+def load_avatar(folder: str | Path) -> Avatar:
+    """The avatar in ``folder`` (or in its ``avatar`` subfolder, so that the output folder of ``create`` works as well).
+
+    Raises:
+        InputError: No avatar there, or one that cannot be read.
+    """
+    folder = Path(folder)
+    if not (folder / "avatar.json").exists() and (folder / "avatar" / "avatar.json").exists():
+        folder = folder / "avatar"
+    try:
+        head = json.loads((folder / "avatar.json").read_text(encoding="utf-8"))
+        arrays = load_file(folder / "avatar.safetensors")
+    except OSError as error:
+        raise InputError(
+            f"there is no avatar in {folder}", expected="a folder with avatar.json and avatar.safetensors", remedy="make one with `svad-ray create`"
+        ) from error
+    except (ValueError, SafetensorError) as error:
+        raise InputError(f"the avatar in {folder} cannot be read: {error}", remedy="make it again with `svad-ray create`") from error
+    if head.get("format") != FORMAT:
+        raise InputError(
+            f"the avatar in {folder} has format {head.get('format')}", expected=f"format {FORMAT}", remedy="use the version that made it"
+        )
+    track: dict[str, Any] = {name.removeprefix(_TRACK): value for name, value in arrays.items() if name.startswith(_TRACK)}
+    plain = head["track"] | {"image_size": tuple(head["track"]["image_size"])}
+    tensors = {name: value for name, value in arrays.items() if not name.startswith(_TRACK)}
+    return Avatar(head["kind"], tensors, BodyTrack(**track, **plain), head["facts"])
