@@ -1,0 +1,167 @@
+"""The local runner: steps in this process, one after the other, every result committed before the next begins.
+
+Run again after a kill or Ctrl-C, it finds what is committed and goes on; a stage that works frame by frame goes on inside the clip.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from functools import cached_property, partial
+from typing import Any, Generic, TypeVar
+
+from svad_ray.config import Settings
+from svad_ray.stages.base import Progress
+from svad_ray.store import ArtefactStore, Key, content_key, digest
+from svad_ray.subject import Clip, join_clips
+from svad_ray.usage import Meter, Usage, cores
+
+T = TypeVar("T")
+
+
+@dataclass
+class StageRecord:
+    """What a step cost when it was really done, and how much of it was found done.
+
+    Attributes:
+        name: The step. backend: Who did it.
+        usage: Summed over blocks; setting up included.
+        blocks, kept: How many results it consists of, and how many of them an earlier run had committed.
+    """
+
+    name: str
+    backend: str
+    usage: Usage = field(default_factory=lambda: Usage(0, 0, 0))
+    blocks: int = 0
+    kept: int = 0
+
+
+StepProgress = Callable[[str, float], None]
+"""Called with a step's name and its finished share, 0 to 1."""
+
+
+class Kept(Generic[T]):
+    """A result with its name; the value is held, or read from the store when first asked for."""
+
+    def __init__(self, key: str, load: Callable[[], T]) -> None:
+        self.key, self._load = key, load
+
+    @cached_property
+    def value(self) -> T:
+        return self._load()
+
+
+class LocalRunner:
+    """Runs the steps of ``pipeline.create`` here and now.
+
+    Args:
+        store: Where results are kept.
+        settings: Block length; the thread count is applied by ``prepare``.
+        body_id: Which body the stages use; part of every key.
+        progress: Told how far each step is.
+    """
+
+    def __init__(self, store: ArtefactStore, settings: Settings, *, body_id: str = "", progress: StepProgress | None = None) -> None:
+        self.store, self.settings, self.body_id = store, settings, body_id
+        self.records: dict[str, StageRecord] = {}
+        self._progress = progress or (lambda name, done: None)
+        self._ready: set[int] = set()
+        self._lengths: dict[str, int] = {}
+
+    def whole(self, name: str, stage: Any, call: Callable[[Progress], T], *, inputs: list[str]) -> Kept[T]:
+        """See ``pipeline.Runner``."""
+        key = self._key(name, stage, inputs)
+        kept = self._step(name, stage, key, lambda: call(lambda done: self._progress(name, done)))
+        self._progress(name, 1.0)
+        return kept
+
+    def frames(self, name: str, stage: Any, call: Callable[[Clip], Clip], clip: Any, *, inputs: list[str]) -> Kept[Clip]:
+        """See ``pipeline.Runner``. The clip is read only if a block is missing."""
+        length = self._length(clip)
+        blocks: list[Kept[Clip]] = []
+        for start in range(0, length, self.settings.shard):
+            stop = min(length, start + self.settings.shard)
+            key = self._key(name, stage, [clip.key, f"{start}-{stop}", *inputs])
+            blocks.append(self._step(name, stage, key, partial(_on_block, call, clip, start, stop)))
+            self._progress(name, stop / length)
+        joined = Kept(digest(*(block.key for block in blocks)), lambda: _joined(blocks))
+        self._lengths[joined.key] = length
+        return joined
+
+    def part(self, whole: Any, name: str, take: Callable[[Any], T]) -> Kept[T]:
+        """See ``pipeline.Runner``."""
+        return Kept(f"{whole.key}.{name}", lambda: take(whole.value))
+
+    def _length(self, clip: Any) -> int:
+        if clip.key not in self._lengths:
+            self._lengths[clip.key] = len(clip.value)
+        return self._lengths[clip.key]
+
+    def _key(self, name: str, stage: Any, inputs: list[str]) -> Key:
+        return content_key(
+            name,
+            version=stage.version,
+            parameters=stage.config.model_dump(mode="json"),
+            inputs=inputs,
+            models=model_hashes(stage.backend.models),
+            body_id=self.body_id,
+        )
+
+    def _step(self, name: str, stage: Any, key: Key, call: Callable[[], T]) -> Kept[T]:
+        """The committed result of ``key``; made and committed now if it is not there."""
+        record = self.records.setdefault(name, StageRecord(name, stage.backend.name))
+        marker = self.store.committed(key)
+        if marker is not None:
+            record.kept += 1
+            self._count(record, Usage(**marker.facts["usage"]))
+            return Kept(str(key), lambda: self.store.get(key))
+        meter = Meter()
+        if id(stage) not in self._ready:
+            stage.setup()
+            self._ready.add(id(stage))
+        value = call()
+        usage = meter.read()
+        self.store.put(key, value, facts={"usage": asdict(usage), "backend": stage.backend.name, "version": stage.version})
+        self._count(record, usage)
+        return Kept(str(key), lambda: value)
+
+    @staticmethod
+    def _count(record: StageRecord, usage: Usage) -> None:
+        record.blocks += 1
+        record.usage = record.usage.plus(usage)
+
+
+def _on_block(call: Callable[[Clip], Clip], clip: Any, start: int, stop: int) -> Clip:
+    return call(clip.value.slice(start, stop))
+
+
+def _joined(blocks: list[Kept[Clip]]) -> Clip:
+    whole = join_clips([block.value for block in blocks])
+    blocks.clear()  # the blocks' pixels are in the whole now; holding both would double the memory
+    return whole
+
+
+def model_hashes(names: tuple[str, ...]) -> dict[str, str]:
+    """Model package -> its version and archive hash."""
+    from svad_ray.models import PACKAGES
+
+    return {name: f"{PACKAGES[name].requirement} sha256:{PACKAGES[name].sha256}" for name in names}
+
+
+def prepare(settings: Settings) -> int:
+    """Apply the process-wide settings: thread counts, offline, cache folder. Returns the thread count."""
+    import cv2
+    import torch
+
+    from svad_ray.splat.threads import set_threads
+
+    threads = settings.threads or cores()
+    torch.set_num_threads(threads)
+    cv2.setNumThreads(threads)
+    set_threads(threads)
+    if settings.offline:
+        os.environ["SVAD_OFFLINE"] = "1"
+    if settings.cache_dir:
+        os.environ["SVAD_CACHE"] = settings.cache_dir
+    return threads

@@ -1,0 +1,121 @@
+"""One subject from photo to avatar: the stages in order, as plain code. Who reads this file understands the product.
+
+A runner (``svad_ray.local``, ``svad_ray.cluster``) says where and when a step runs and keeps its result; this file says what follows from what.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
+
+from svad_ray.backends import STAGES
+from svad_ray.config import Settings
+from svad_ray.stages.base import AnimateStage, AvatarStage, FitStage, IdentityStage, PerceiveStage, Progress, RestoreStage, make
+from svad_ray.store.keys import digest
+from svad_ray.subject import Animation, Avatar, BodyTrack, Clip, Perception, Photo
+
+T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
+
+
+class Result(Protocol[T_co]):
+    """A step's result: its name now, its value when asked for (read from the store if it was made earlier)."""
+
+    @property
+    def key(self) -> str: ...
+
+    @property
+    def value(self) -> T_co: ...
+
+
+class Runner(Protocol):
+    """Runs steps and keeps what they make."""
+
+    def whole(self, name: str, stage: Any, call: Callable[[Progress], T], *, inputs: list[str]) -> Result[T]:
+        """One call that makes one result. ``stage`` is set up first if the result is not there yet."""
+
+    def frames(self, name: str, stage: Any, call: Callable[[Clip], Clip], clip: Result[Clip], *, inputs: list[str]) -> Result[Clip]:
+        """A clip frame block by frame block, each kept by itself."""
+
+    def part(self, whole: Result[Any], name: str, take: Callable[[Any], T]) -> Result[T]:
+        """One field of a result."""
+
+
+@dataclass(frozen=True)
+class Created:
+    """Everything that was made of one photo; values are read when asked for."""
+
+    photo: Photo
+    perception: Result[Perception]
+    warnings: tuple[str, ...]
+    animation: Result[Animation]
+    identity: Result[Clip]
+    restored: Result[Clip]
+    track: Result[BodyTrack]
+    avatar: Result[Avatar]
+
+
+@dataclass(frozen=True)
+class Stages:
+    """One backend per stage, made but not set up."""
+
+    perceive: PerceiveStage
+    animate: AnimateStage
+    identity: IdentityStage
+    restore: RestoreStage
+    fit: FitStage
+    avatar: AvatarStage
+
+    @classmethod
+    def of(cls, settings: Settings) -> Stages:
+        """The backends that ``settings`` choose."""
+        return cls(**{stage: make(stage, settings.stage(stage)) for stage in STAGES})
+
+
+def create(photo: Photo, settings: Settings, run: Runner, *, stages: Stages | None = None) -> Created:
+    """Make the avatar of the person in ``photo``.
+
+    Args:
+        stages: Other stages than those that ``settings`` choose.
+
+    Raises:
+        QualityRejected: The photo does not show one whole person; the message says what to do.
+        WeightsMissing, BackendUnavailable: A chosen backend cannot run here.
+    """
+    from svad_ray.stages.perceive.gates import check
+
+    s = stages or Stages.of(settings)
+    source = digest(photo.image)
+
+    seen = run.whole("perceive", s.perceive, lambda progress: s.perceive(photo), inputs=[source])
+    warnings = check(photo, seen.value, largest=settings.perceive.largest, bust=settings.perceive.bust)
+
+    person = [source, seen.key]
+    animation = run.whole("animate", s.animate, lambda progress: s.animate(photo, seen.value, progress=progress), inputs=person)
+    clip = run.part(animation, "clip", lambda made: made.clip)
+    photo_track = run.part(animation, "photo_track", lambda made: made.photo_track)
+
+    head = run.whole(
+        "identity-reference",
+        s.identity,
+        lambda progress: s.identity.reference(photo, seen.value, photo_track.value),
+        inputs=[*person, photo_track.key],
+    )
+    fused = run.frames("identity", s.identity, lambda shard: s.identity(shard, head.value), clip, inputs=[head.key])
+    restored = run.frames("restore", s.restore, lambda shard: s.restore(shard), fused, inputs=[])
+
+    person.append(photo_track.key)
+    track = run.whole(
+        "fit",
+        s.fit,
+        lambda progress: s.fit(restored.value, photo, seen.value, photo_track.value, progress=progress),
+        inputs=[restored.key, *person],
+    )
+    avatar = run.whole(
+        "avatar",
+        s.avatar,
+        lambda progress: s.avatar(restored.value, track.value, photo, seen.value, photo_track.value, progress=progress),
+        inputs=[restored.key, track.key, *person],
+    )
+    return Created(photo, seen, warnings, animation, fused, restored, track, avatar)

@@ -1,0 +1,88 @@
+"""The stage contract. A stage turns values into values; it knows nothing of stores, runners or Ray.
+
+The same object runs in a plain loop, in an actor pool and behind an endpoint, so a call must depend on its arguments and ``config`` alone:
+no state carried from call to call, no clock, no thread count in the result.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, ClassVar, Protocol, runtime_checkable
+
+from svad_ray.backends import Backend
+from svad_ray.config import StageConfig
+from svad_ray.subject import Animation, Avatar, BodyTrack, Clip, Perception, Photo
+
+Progress = Callable[[float], None]
+"""Called with the finished share of a call, 0 to 1."""
+
+
+def silent(done: float) -> None:
+    """The progress callback of whoever does not want to know."""
+
+
+@runtime_checkable
+class Stage(Protocol):
+    """What every stage has.
+
+    Attributes:
+        backend: The backend's descriptor.
+        version: Raised whenever the same arguments give another result, so that kept results of older code are not taken for new ones.
+        config: What it was made with.
+    """
+
+    backend: ClassVar[Backend]
+    version: ClassVar[int]
+    config: Any
+
+    def __init__(self, config: Any = None) -> None: ...
+
+    def setup(self) -> None:
+        """Load models; called once before the first call, never where nothing is left to do."""
+
+
+class PerceiveStage(Stage, Protocol):
+    """Photo -> what it shows."""
+
+    def __call__(self, photo: Photo) -> Perception: ...
+
+
+class AnimateStage(Stage, Protocol):
+    """Photo and what it shows -> the turn-around clip, and the body fitted to the photo."""
+
+    def __call__(self, photo: Photo, perception: Perception, *, progress: Progress = silent) -> Animation: ...
+
+
+class IdentityStage(Stage, Protocol):
+    """The photo's head, put into every frame of a shard (8-16 consecutive frames)."""
+
+    def reference(self, photo: Photo, perception: Perception, photo_track: BodyTrack) -> Any: ...
+
+    def __call__(self, shard: Clip, reference: Any) -> Clip: ...
+
+
+class RestoreStage(Stage, Protocol):
+    """Sharper frames of a shard; the size may grow, and the track's Ks with it."""
+
+    def __call__(self, shard: Clip) -> Clip: ...
+
+
+class FitStage(Stage, Protocol):
+    """The body in every frame of the whole clip."""
+
+    def __call__(self, clip: Clip, photo: Photo, perception: Perception, photo_track: BodyTrack, *, progress: Progress = silent) -> BodyTrack: ...
+
+
+class AvatarStage(Stage, Protocol):
+    """Frames and the fitted body -> the avatar."""
+
+    def __call__(
+        self, clip: Clip, track: BodyTrack, photo: Photo, perception: Perception, photo_track: BodyTrack, *, progress: Progress = silent
+    ) -> Avatar: ...
+
+
+def make(stage: str, config: StageConfig) -> Any:
+    """The configured backend of ``stage``, not yet set up. Raises as ``backends.load``."""
+    from svad_ray.backends import load
+
+    return load(stage, config.backend)(config)
