@@ -5,6 +5,7 @@ covariance -> projection -> (spherical harmonics) -> blending. Each takes and gi
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -111,7 +112,7 @@ def tile_ranges(offsets: np.ndarray) -> list[tuple[int, int]]:
     cost = offsets + 16 * np.arange(tiles + 1)  # an empty tile is not free
     edges = np.searchsorted(cost, np.linspace(0, cost[-1], pieces + 1))
     edges[0], edges[-1] = 0, tiles
-    return [(int(a), int(b)) for a, b in zip(edges[:-1], edges[1:]) if b > a]
+    return [(int(a), int(b)) for a, b in pairwise(edges) if b > a]
 
 
 def channel_groups(channels: int) -> list[tuple[int, tuple[float, ...]]]:

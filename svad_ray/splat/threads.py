@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from threading import Lock
 
 import torch
@@ -91,4 +92,4 @@ def even_ranges(count: int, *, block: int) -> list[tuple[int, int]]:
     blocks = -(-count // block)
     pieces = 1 if get_threads() == 1 else min(blocks, 4 * get_threads())
     edges = [blocks * i // pieces * block for i in range(pieces + 1)] if pieces else []
-    return [(a, min(b, count)) for a, b in zip(edges[:-1], edges[1:]) if a < min(b, count)]
+    return [(a, min(b, count)) for a, b in pairwise(edges) if a < min(b, count)]

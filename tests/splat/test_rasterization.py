@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from svad_ray.splat import rasterization
+
 from . import dense
 from .scenes import Scene, random_scene
 

@@ -5,6 +5,8 @@ memory forwards. Every (Gaussian, tile) pair owns one slot of the gradient buffe
 final sum independent of the order in which threads finish.
 """
 
+# mypy: no-check-untyped-defs
+# (numba types these functions itself)
 from __future__ import annotations
 
 import numpy as np
@@ -20,7 +22,7 @@ _DIGITS = 2048  # three passes of 11 bits sort 32-bit keys
 
 
 @kernel
-def depth_order(boxes, depths):  # type: ignore[no-untyped-def]
+def depth_order(boxes, depths):
     """Indices [n] int32 of the Gaussians whose box is not empty, nearest first; a stable radix sort of the depths' bits."""
     count = 0
     for i in range(len(boxes)):
@@ -62,7 +64,7 @@ def depth_order(boxes, depths):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def tile_lists(order, boxes, tiles_x, tiles_y):  # type: ignore[no-untyped-def]
+def tile_lists(order, boxes, tiles_x, tiles_y):
     """Who touches each tile, nearest first.
 
     Args:
@@ -101,7 +103,7 @@ def tile_lists(order, boxes, tiles_x, tiles_y):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def pack(start, stop, order, means2d, conics, opacities, colors, channel, width, packed):  # type: ignore[no-untyped-def]
+def pack(start, stop, order, means2d, conics, opacities, colors, channel, width, packed):
     """Fill rows ``start:stop`` of ``packed`` [n, ROW]: what compositing needs, in the form it needs it.
 
     With sigma = A/2 (dx + slope dy)^2 + S/2 dy^2 (no cancellation, never negative), alpha = 2^(log2 opacity - sigma log2 e).
@@ -120,7 +122,7 @@ def pack(start, stop, order, means2d, conics, opacities, colors, channel, width,
 
 
 @kernel
-def reduce_slots(start, stop, order, firsts, slots, packed, channel, count, v_means2d, v_conics, v_opacities, v_colors):  # type: ignore[no-untyped-def]
+def reduce_slots(start, stop, order, firsts, slots, packed, channel, count, v_means2d, v_conics, v_opacities, v_colors):
     """Add the slots of ranks ``start:stop`` and turn their moments into the gradients of mean, conic, opacity and colours.
 
     A slot holds the sums over pixels of g, g u, g u^2, g dy, g u dy, g dy^2 (g = dL/dsigma, u = dx + slope dy) and of each colour.

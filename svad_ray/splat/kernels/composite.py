@@ -6,6 +6,8 @@ count, alpha is at most 0.999, a pixel ends before the Gaussian that would take 
 Ours: the final transmittance itself is kept (not 1 - alpha, which loses its digits), and a pixel's end is stored once, when it happens.
 """
 
+# mypy: no-check-untyped-defs
+# (numba types these functions itself)
 from __future__ import annotations
 
 import math
@@ -30,7 +32,7 @@ _CHECK = 31  # Gaussians between looks at whether the whole tile has ended, minu
 
 
 @kernel
-def _row_span(box_from, box_to, centre, budget, inverse):  # type: ignore[no-untyped-def]
+def _row_span(box_from, box_to, centre, budget, inverse):
     """Pixels of a row within the box where the exponent stays above the threshold; empty where ``budget`` is negative."""
     if budget < _ZERO:
         return box_from, box_from
@@ -39,7 +41,7 @@ def _row_span(box_from, box_to, centre, budget, inverse):  # type: ignore[no-unt
 
 
 @kernel
-def _all_ended(frame):  # type: ignore[no-untyped-def]
+def _all_ended(frame):
     top = load(frame, 0)
     for index in range(8, _PLANE, 8):
         top = top + load(frame, index)
@@ -47,7 +49,7 @@ def _all_ended(frame):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def _clear_rest(frame, columns, rows):  # type: ignore[no-untyped-def]
+def _clear_rest(frame, columns, rows):
     """Transmittance 1 on the tile's real pixels and 0 elsewhere, so that the margin counts as ended."""
     frame[:_PLANE] = _ZERO
     for y in range(rows):
@@ -55,7 +57,7 @@ def _clear_rest(frame, columns, rows):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def composite_forward(start, stop, packed, order, boxes, offsets, ranks, tiles_x, tag, channel, background, image, transmittance, ends):  # type: ignore[no-untyped-def]
+def composite_forward(start, stop, packed, order, boxes, offsets, ranks, tiles_x, tag, channel, background, image, transmittance, ends):
     """Render tiles ``start:stop``.
 
     Args:
@@ -134,7 +136,7 @@ def composite_forward(start, stop, packed, order, boxes, offsets, ranks, tiles_x
 
 @kernel
 def composite_backward(start, stop, packed, order, boxes, offsets, ranks, slot_of, tiles_x, tag, channel, background,
-                       transmittance, ends, v_image, v_alpha, slots):  # type: ignore[no-untyped-def]  # fmt: skip
+                       transmittance, ends, v_image, v_alpha, slots):  # fmt: skip
     """Fill the gradient slots of every pair in tiles ``start:stop``, walking each tile's list from the back.
 
     A pixel needs two numbers: its transmittance, recovered by division, and the sum R of what lies behind, already multiplied with the

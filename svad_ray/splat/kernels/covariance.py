@@ -4,6 +4,8 @@ Covariances are stored as the six upper entries (xx, xy, xz, yy, yz, zz).
 Source: 3D Gaussian Splatting (Kerbl et al. 2023), equation 6: Sigma = R S S^T R^T.
 """
 
+# mypy: no-check-untyped-defs
+# (numba types these functions itself)
 from __future__ import annotations
 
 import math
@@ -16,7 +18,7 @@ _ONE, _TWO = np.float32(1), np.float32(2)
 
 
 @contracted_kernel
-def covariance_forward(start, stop, quats, scales, covars):  # type: ignore[no-untyped-def]
+def covariance_forward(start, stop, quats, scales, covars):
     """Fill ``covars[start:stop]`` [N, 6] from ``quats`` [N, 4] (wxyz, any length) and ``scales`` [N, 3]."""
     for i in range(start, stop):
         w, x, y, z = quats[i, 0], quats[i, 1], quats[i, 2], quats[i, 3]
@@ -35,7 +37,7 @@ def covariance_forward(start, stop, quats, scales, covars):  # type: ignore[no-u
 
 
 @contracted_kernel
-def covariance_backward(start, stop, quats, scales, v_covars, v_quats, v_scales):  # type: ignore[no-untyped-def]
+def covariance_backward(start, stop, quats, scales, v_covars, v_quats, v_scales):
     """Fill ``v_quats`` and ``v_scales`` from ``v_covars`` [N, 6], the gradient of the six upper entries.
 
     With M = R S and G the symmetric matrix of that gradient (half of each off-diagonal entry): dM = 2 G M.

@@ -3,6 +3,8 @@
 Source: Efficient Spherical Harmonic Evaluation (Sloan, JCGT 2013), in the basis order and signs of 3D Gaussian Splatting.
 """
 
+# mypy: no-check-untyped-defs
+# (numba types these functions itself)
 from __future__ import annotations
 
 import math
@@ -20,7 +22,7 @@ _C3E, _C3F = _f(1.865881662950577), _f(1.119528997770346)
 
 
 @contracted_kernel
-def _basis(degree, x, y, z, basis):  # type: ignore[no-untyped-def]
+def _basis(degree, x, y, z, basis):
     """Fill ``basis`` [16] at the unit direction (x, y, z)."""
     basis[0] = _C0
     if degree > 0:
@@ -38,7 +40,7 @@ def _basis(degree, x, y, z, basis):  # type: ignore[no-untyped-def]
 
 
 @contracted_kernel
-def harmonics_forward(start, stop, degree, directions, coefficients, radii, colors):  # type: ignore[no-untyped-def]
+def harmonics_forward(start, stop, degree, directions, coefficients, radii, colors):
     """Fill ``colors`` [N, 3] = max(sum of basis x coefficients + 0.5, 0) for the visible (``radii`` > 0), 0 for the others.
 
     Args:
@@ -63,7 +65,7 @@ def harmonics_forward(start, stop, degree, directions, coefficients, radii, colo
 
 
 @contracted_kernel
-def harmonics_backward(start, stop, degree, directions, coefficients, colors, radii, v_colors, v_directions, v_coefficients):  # type: ignore[no-untyped-def]
+def harmonics_backward(start, stop, degree, directions, coefficients, colors, radii, v_colors, v_directions, v_coefficients):
     """Fill ``v_directions`` [N, 3] and ``v_coefficients`` [N, K, 3]; a channel clamped at 0 passes nothing."""
     basis, s = np.zeros(16, np.float32), np.zeros(16, np.float32)
     count = (degree + 1) * (degree + 1)

@@ -38,8 +38,9 @@ def source_key() -> str:
 
 
 def _candidates() -> list[Path]:
-    if config.CACHE_DIR:  # NUMBA_CACHE_DIR: the user's wish goes first
-        return [Path(config.CACHE_DIR) / "svad_ray_splat"]
+    wish = getattr(config, "CACHE_DIR", "")  # NUMBA_CACHE_DIR
+    if wish:
+        return [Path(wish) / "svad_ray_splat"]
     return [Path(__file__).parent / "__pycache__", Path(platformdirs.user_cache_dir("svad-ray")) / "kernels"]
 
 

@@ -5,6 +5,8 @@ clamped to the field of view widened by 30 %, ``eps2d`` is added to the diagonal
 (StopThePop, Radl et al. 2024, appendix B.2).
 """
 
+# mypy: no-check-untyped-defs
+# (numba types these functions itself)
 from __future__ import annotations
 
 import math
@@ -23,7 +25,7 @@ BLOCK = 1024  # Gaussians per partial sum of the camera's gradient; fixed, so th
 
 
 @contracted_kernel
-def _camera(viewmat, K, width, height):  # type: ignore[no-untyped-def]
+def _camera(viewmat, K, width, height):
     """Focal lengths, centre and the widened field of view as tangents (right, left, bottom, top)."""
     fx, fy, cx, cy = K[0, 0], K[1, 1], K[0, 2], K[1, 2]
     w, h = np.float32(width), np.float32(height)
@@ -32,7 +34,7 @@ def _camera(viewmat, K, width, height):  # type: ignore[no-untyped-def]
 
 
 @contracted_kernel
-def _pixel_range(centre, reach, size):  # type: ignore[no-untyped-def]
+def _pixel_range(centre, reach, size):
     """First and one-past-last pixel whose centre lies within ``reach`` of ``centre``, inside the image."""
     first = math.ceil(centre - reach - _HALF - _SLACK)
     last = math.floor(centre + reach - _HALF + _SLACK) + _ONE
@@ -42,7 +44,7 @@ def _pixel_range(centre, reach, size):  # type: ignore[no-untyped-def]
 
 @contracted_kernel
 def project_forward(start, stop, means, covars, opacities, viewmat, K, width, height, eps2d, near, far, radius_clip,
-                    means2d, conics, depths, radii, boxes):  # type: ignore[no-untyped-def]  # fmt: skip
+                    means2d, conics, depths, radii, boxes):  # fmt: skip
     """Project Gaussians ``start:stop``; what is culled gets zeros everywhere.
 
     Args:
@@ -96,7 +98,7 @@ def project_forward(start, stop, means, covars, opacities, viewmat, K, width, he
 
 @contracted_kernel
 def project_backward(start, stop, means, covars, viewmat, K, width, height, conics, radii, v_means2d, v_conics, v_depths,
-                     v_means, v_covars, v_camera):  # type: ignore[no-untyped-def]  # fmt: skip
+                     v_means, v_covars, v_camera):  # fmt: skip
     """Gradients of Gaussians ``start:stop``; ``start`` is a multiple of `BLOCK`.
 
     Args:
@@ -107,7 +109,7 @@ def project_backward(start, stop, means, covars, viewmat, K, width, height, coni
     r00, r01, r02, t0 = viewmat[0, 0], viewmat[0, 1], viewmat[0, 2], viewmat[0, 3]
     r10, r11, r12, t1 = viewmat[1, 0], viewmat[1, 1], viewmat[1, 2], viewmat[1, 3]
     r20, r21, r22, t2 = viewmat[2, 0], viewmat[2, 1], viewmat[2, 2], viewmat[2, 3]
-    fx, fy, cx, cy, right, left, bottom, top = _camera(viewmat, K, width, height)
+    fx, fy, _, _, right, left, bottom, top = _camera(viewmat, K, width, height)
     for i in range(start, stop):
         if i % BLOCK == 0:
             v_camera[i // BLOCK, :] = 0.0

@@ -67,18 +67,18 @@ def _elementwise(result: types.Type, arguments: tuple[types.Type, ...], emit: Ca
     typed = result(*arguments), lambda context, builder, signature, values: emit(builder, *values)
     if len(arguments) == 1:
 
-        def unary(typingctx, x):  # type: ignore[no-untyped-def]
+        def unary(typingctx, x):
             return typed
 
         return intrinsic(unary)
     if len(arguments) == 2:
 
-        def binary(typingctx, x, y):  # type: ignore[no-untyped-def]
+        def binary(typingctx, x, y):
             return typed
 
         return intrinsic(binary)
 
-    def ternary(typingctx, x, y, z):  # type: ignore[no-untyped-def]
+    def ternary(typingctx, x, y, z):
         return typed
 
     return intrinsic(ternary)
@@ -138,26 +138,26 @@ _gt = _elementwise(mask8, (vec8, vec8), lambda b, x, y: b.fcmp_ordered(">", x, y
 
 
 @intrinsic
-def lane_numbers(typingctx):  # type: ignore[no-untyped-def]
+def lane_numbers(typingctx):
     """0, 1, ... 7."""
     return vec8(), lambda context, builder, signature, values: ir.Constant(_VEC, [ir.Constant(_F32, float(lane)) for lane in range(LANES)])
 
 
 @intrinsic
-def load(typingctx, array, index):  # type: ignore[no-untyped-def]
+def load(typingctx, array, index):
     """The eight elements from flat ``index`` on."""
 
-    def emit(context, builder, signature, values):  # type: ignore[no-untyped-def]
+    def emit(context, builder, signature, values):
         return builder.load(_pointer(context, builder, signature.args[0], *values), align=4)
 
     return vec8(array, types.intp), emit
 
 
 @intrinsic
-def store(typingctx, array, index, value):  # type: ignore[no-untyped-def]
+def store(typingctx, array, index, value):
     """Write eight elements from flat ``index`` on."""
 
-    def emit(context, builder, signature, values):  # type: ignore[no-untyped-def]
+    def emit(context, builder, signature, values):
         builder.store(values[2], _pointer(context, builder, signature.args[0], *values[:2]), align=4)
         return context.get_dummy_value()
 
@@ -166,7 +166,7 @@ def store(typingctx, array, index, value):  # type: ignore[no-untyped-def]
 
 def _operator(symbol: Any, implementation: Any) -> None:
     @overload(symbol)
-    def _(left, right):  # type: ignore[no-untyped-def]
+    def _(left, right):
         if isinstance(left, Vec8Type) and isinstance(right, Vec8Type):
             return lambda left, right: implementation(left, right)
 
