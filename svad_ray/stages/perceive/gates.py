@@ -20,7 +20,7 @@ _MARGIN = 0.005  # of the photo's longer side: a joint nearer to the border coun
 _BORDER_SHARE = 0.1  # of the person's width or height that may touch the border
 _HIPS, _KNEES, _FEET = [23, 24], [25, 26], [27, 28, 29, 30, 31, 32]
 _SHOULDERS, _HEAD = [11, 12], [0, 2, 5, 7, 8]
-_CROWN = 0.35  # top of the skull above the ears, in torso lengths
+_CROWN = 0.24  # top of the skull above the ears, in torso lengths
 
 
 @dataclass(frozen=True)
