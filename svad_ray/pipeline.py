@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Protocol, TypeVar
 
 from svad_ray.backends import STAGES
@@ -103,7 +104,8 @@ def create(photo: Photo, settings: Settings, run: Runner, *, stages: Stages | No
         inputs=[*person, photo_track.key],
     )
     fused = run.frames("identity", s.identity, lambda shard: s.identity(shard, head.value), clip, inputs=[head.key])
-    restored = run.frames("restore", s.restore, lambda shard: s.restore(shard), fused, inputs=[])
+    plan = cache(lambda: s.restore.plan(fused.value.track))  # of the whole clip, so a frame's share does not depend on its block
+    restored = run.frames("restore", s.restore, lambda shard: s.restore(shard, plan()), fused, inputs=[])
 
     person.append(photo_track.key)
     track = run.whole(

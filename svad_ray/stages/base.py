@@ -64,7 +64,10 @@ class IdentityStage(Stage, Protocol):
 class RestoreStage(Stage, Protocol):
     """Sharper frames of a shard; the size may grow, and the track's Ks with it."""
 
-    def __call__(self, shard: Clip) -> Clip: ...
+    def plan(self, track: BodyTrack) -> Any:
+        """Which frames get how much work, decided once for the whole clip."""
+
+    def __call__(self, shard: Clip, plan: Any = None) -> Clip: ...
 
 
 class FitStage(Stage, Protocol):

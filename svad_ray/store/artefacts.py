@@ -121,7 +121,7 @@ class ArtefactStore:
             self._read_checked(f"{self._folder(key)}/{marker.attempt}/{name}", entry)
         return len(listed)
 
-    def keys(self) -> Iterator[Key]:
+    def committed_keys(self) -> Iterator[Key]:
         """Every committed key."""
         for path in sorted(self.fs.glob(f"{self.root}/*/*/{MARKER}")):
             stage, digest = path.split("/")[-3:-1]

@@ -31,7 +31,7 @@ def test_put_get_and_facts(store):
     store.put(KEY, {"frames": picture(), "n": 3}, facts={"wall_s": 1.5})
     assert np.array_equal(store.get(KEY)["frames"], picture())
     assert store.committed(KEY).facts == {"wall_s": 1.5}
-    assert list(store.keys()) == [KEY]
+    assert list(store.committed_keys()) == [KEY]
     assert store.verify(KEY) == 4  # three pictures and the description
 
 
@@ -46,7 +46,7 @@ def test_an_attempt_without_a_marker_is_invisible_and_swept(store, tmp_path):
     folder = f"{store.root}/{KEY}/attempt-dead"
     store.fs.makedirs(folder, exist_ok=True)
     store.fs.pipe_file(f"{folder}/data.json", b'{"format": 1, "value": "half"}')
-    assert store.committed(KEY) is None and list(store.keys()) == []
+    assert store.committed(KEY) is None and list(store.committed_keys()) == []
     store.put(KEY, "whole")
     assert store.get(KEY) == "whole"
     assert not store.fs.exists(folder)
