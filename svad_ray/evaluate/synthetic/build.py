@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from svad_ray.body.makehuman import MakeHuman
-from svad_ray.evaluate.synthetic.character import Character, Mesh
-from svad_ray.evaluate.synthetic.garments import build_bottom, build_shoes, build_top, covered
+from svad_ray.evaluate.synthetic.character import Character
+from svad_ray.evaluate.synthetic.garments import Layer, build_bottom, build_shoes, build_top, covered
 from svad_ray.evaluate.synthetic.hair import build_hair
 from svad_ray.evaluate.synthetic.mannequin import Mannequin, makehuman
 from svad_ray.evaluate.synthetic.people import Person
@@ -21,21 +23,21 @@ def build(person: Person, *, data: MakeHuman | None = None) -> Character:
         The character in the T zero pose. The same specification gives the same arrays.
     """
     body = Mannequin.of(person, data or makehuman())
-    clothes = _dress(body, person)
+    layers = _dress(body, person)
     hidden = covered(body, person.top, person.bottom, body.vertices)
-    hair = build_hair(body, person, clothes)
-    meshes = [build_skin(body, person, hidden), *build_eyes(body, person), *clothes, *build_shoes(body, person.shoe), *hair]
+    meshes = [build_skin(body, person, hidden), *build_eyes(body, person), *(mesh for layer in layers for mesh in layer.meshes)]
+    meshes += [*build_shoes(body, person.shoe), *build_hair(body, person, np.concatenate([layer.points for layer in layers]))]
     return Character(person, meshes, body.joints)
 
 
-def _dress(body: Mannequin, person: Person) -> list[Mesh]:
+def _dress(body: Mannequin, person: Person) -> list[Layer]:
     """Clothes from the inside out: each lies over what was put on before."""
     if person.tucked:
-        inner = build_top(body, person.top, "top", over=[])
-        clothes = inner + build_bottom(body, person.bottom, over=inner[:1])
+        layers = [build_top(body, person.top, "top", over=[])]
+        layers.append(build_bottom(body, person.bottom, over=layers[:]))
     else:
-        bottom = build_bottom(body, person.bottom, over=[])
-        clothes = bottom + build_top(body, person.top, "top", over=bottom)
+        layers = [build_bottom(body, person.bottom, over=[])]
+        layers.append(build_top(body, person.top, "top", over=layers[:]))
     if person.outer is not None:
-        clothes += build_top(body, person.outer, "outer", over=clothes)
-    return clothes
+        layers.append(build_top(body, person.outer, "outer", over=layers[:]))
+    return layers

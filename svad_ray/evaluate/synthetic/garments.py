@@ -6,18 +6,29 @@ distance to the nearest edge.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
+import scipy.sparse as sp
 from scipy.spatial import cKDTree
 
 from svad_ray.evaluate.synthetic.character import Mesh
 from svad_ray.evaluate.synthetic.fabrics import Material, Shoe
 from svad_ray.evaluate.synthetic.mannequin import Mannequin
 from svad_ray.evaluate.synthetic.people import Bottom, Top
-from svad_ray.evaluate.synthetic.surfaces import Surface, clip, drape, flow_coordinate, fold_hem, smoother, split
-from svad_ray.geometry.mesh import normals_np
+from svad_ray.evaluate.synthetic.surfaces import Surface, clip, drape, face_normals, flow_coordinate, fold_hem, smooth_border, smoother, split
+from svad_ray.geometry.mesh import adjacency, normals_np
 
 HEM_DEPTH = 0.012  # metres that a hem turns inwards
-FRONT, BACK, SLEEVE_FRONT, SLEEVE_BACK = range(4)
+SLEEVE_FRONT = 2  # panels: 0 front, 1 back, 2 and 3 the same of the sleeves
+
+
+@dataclass(frozen=True)
+class Layer:
+    """What was put on: its meshes, and the (N, 3) points that the next layer must stay outside of (hems not among them)."""
+
+    meshes: list[Mesh]
+    points: np.ndarray
 
 
 def top_fields(body: Mannequin, top: Top, points: np.ndarray) -> dict[str, np.ndarray]:
@@ -26,15 +37,28 @@ def top_fields(body: Mannequin, top: Top, points: np.ndarray) -> dict[str, np.nd
     Args:
         points: (N, 3) zero pose.
     """
-    shoulder, wrist, neck = (body.joint(n) for n in ("left_shoulder", "left_wrist", "neck"))
+    shoulder, wrist = body.joint("left_shoulder"), body.joint("left_wrist")
     x, y, z = points.T
-    reach = shoulder[0] + (wrist[0] - shoulder[0]) * top.sleeve if top.sleeve > 0 else shoulder[0] - 0.015 * body.unit
-    centre = neck + np.array([0, 0.012, 0.018]) * body.unit
-    fields = {"hem": y - top.hem * body.unit, "cuff": reach - np.abs(x), "neck": np.linalg.norm(points - centre, axis=1) - top.neckline * body.unit}
+    reach = shoulder[0] + (wrist[0] - shoulder[0]) * top.sleeve if top.sleeve > 0 else shoulder[0] - 0.030 * body.unit
+    centre, radius = _neck_opening(body, top)
+    below = np.clip(shoulder[1] - 0.10 * body.unit - y, 0, None)  # under the armpit the trunk may be wider than the sleeve is long
+    fields = {"hem": y - max(top.hem * body.unit, body.crotch + 0.022), "cuff": reach + below - np.abs(x), "neck": _outside_neck(points, centre, radius)}
     if top.open_front:
         gap = top.open_front * np.clip((centre[1] - y) / (centre[1] - top.hem), 0.15, 1.0)
         fields["opening"] = np.maximum(np.abs(x) - gap, 0.6 * (0.02 - z))
     return fields
+
+
+def _neck_opening(body: Mannequin, top: Top) -> tuple[np.ndarray, float]:
+    """Centre (3,) and radius of the ball that a neckline is cut with, metres."""
+    return body.joint("neck") + np.array([0, 0.016, 0.024]) * body.unit, top.neckline * body.unit
+
+
+def _outside_neck(points: np.ndarray, centre: np.ndarray, radius: float) -> np.ndarray:
+    """(N,) metres outside the ball of the neck opening; what lies above it (neck and head) is not in the garment either."""
+    q = points - centre
+    q[:, 2] *= np.where(q[:, 2] < 0, 1.35, 1.0)  # necklines are cut lower at the front than at the back
+    return np.minimum(np.linalg.norm(q, axis=1) - radius, centre[1] + 0.03 - points[:, 1])
 
 
 def bottom_fields(body: Mannequin, bottom: Bottom, points: np.ndarray) -> dict[str, np.ndarray]:
@@ -47,22 +71,23 @@ def bottom_fields(body: Mannequin, bottom: Bottom, points: np.ndarray) -> dict[s
     return fields
 
 
-def build_top(body: Mannequin, top: Top, name: str, *, over: list[Mesh]) -> list[Mesh]:
+def build_top(body: Mannequin, top: Top, name: str, *, over: list[Layer]) -> Layer:
     """A shirt, blouse or jacket, with its collar, outside of the pieces ``over``."""
     shape = _cut(body.tights, top_fields(body, top, body.tights.vertices))
     armhole = body.joint("left_shoulder")[0] - 0.012 * body.unit
     x, _, z = shape.vertices.T
-    shape.attributes["armhole"] = np.abs(x) - armhole - 0.25 * (shape.vertices[:, 1] - body.joint("left_shoulder")[1])
+    shape.attributes["armhole"] = np.abs(x) - armhole - 0.25 * (body.joint("left_shoulder")[1] - shape.vertices[:, 1])
     shape.attributes["seam"] = z - body.joint("left_shoulder")[2]
     shape = _paneled(shape)
     sag = 0.010 * np.exp(-(((shape.vertices[:, 1] - top.hem) / 0.12) ** 2))
-    placed = drape(shape, shape.attributes["normal"], top.ease + sag + _wrinkles(shape, 0.0022), strength=60, least=0.6 * top.ease)
-    placed = push_outside(placed, over, margin=0.006)
-    mesh = _finish(shape.moved(placed), name, top.cloth, _top_flow)
-    return [mesh, _collar(body, top, f"{name} collar")] if top.collar else [mesh]
+    ease = top.ease * (0.45 + 0.55 * np.clip(_outside_neck(shape.vertices, *_neck_opening(body, top)) / 0.05, 0, 1))
+    placed = drape(shape, shape.attributes["normal"], ease + sag + _wrinkles(shape, 0.0022), strength=60, least=0.4 * top.ease)
+    placed = push_outside(placed, shape, over, margin=0.007)
+    mesh = _finish(shape.moved(placed), name, top.cloth)
+    return Layer([mesh, build_collar(body, top, f"{name} collar")] if top.collar else [mesh], placed)
 
 
-def build_bottom(body: Mannequin, bottom: Bottom, *, over: list[Mesh]) -> list[Mesh]:
+def build_bottom(body: Mannequin, bottom: Bottom, *, over: list[Layer]) -> Layer:
     """Trousers out of the second skin, or a skirt out of the base mesh's skirt, outside of the pieces ``over``."""
     source = body.tights if bottom.kind == "trousers" else body.surface("helper-skirt", refine=2)
     shape = _cut(source, bottom_fields(body, bottom, source.vertices))
@@ -71,8 +96,8 @@ def build_bottom(body: Mannequin, bottom: Bottom, *, over: list[Mesh]) -> list[M
     shape = _paneled(shape)
     ease = _leg_ease(body, bottom, shape.vertices) if bottom.kind == "trousers" else np.full(len(shape.vertices), 0.012)
     placed = drape(shape, shape.attributes["normal"], ease + _wrinkles(shape, 0.0022), strength=40, least=0.006)
-    placed = push_outside(placed, over, margin=0.006)
-    return [_finish(shape.moved(placed), "bottom", bottom.cloth, _bottom_flow)]
+    placed = push_outside(placed, shape, over, margin=0.007)
+    return Layer([_finish(shape.moved(placed), "bottom", bottom.cloth)], placed)
 
 
 def _leg_ease(body: Mannequin, bottom: Bottom, points: np.ndarray) -> np.ndarray:
@@ -84,6 +109,13 @@ def _leg_ease(body: Mannequin, bottom: Bottom, points: np.ndarray) -> np.ndarray
     radius = np.linalg.norm((mirrored - axis)[:, [0, 2]], axis=1)
     wish = (0.085 + (bottom.width - 0.085) * down / max(bottom.length, 0.3)) * body.unit
     return np.clip(np.where(down > 0.2, wish - radius, 0), 0.007, 0.05)
+
+
+def _hanging(shape: Surface, waist: float) -> np.ndarray:
+    """(V, 3) unit normals that lie level below the waist, so that a hem hangs instead of following the body's underside."""
+    normal = shape.attributes["normal"] * [1, 1, 1]
+    normal[:, 1] *= np.clip((shape.vertices[:, 1] - waist + 0.10) / 0.10, 0, 1)
+    return normal / (np.linalg.norm(normal, axis=1, keepdims=True) + 1e-9)
 
 
 def _cut(source: Surface, fields: dict[str, np.ndarray]) -> Surface:
@@ -111,35 +143,39 @@ def _wrinkles(shape: Surface, height: float) -> np.ndarray:
     return height * (np.sin(y * 60 + 6 * np.sin(x * 18) + 4 * np.sin(z * 25)) + 0.6 * np.sin(x * 45 + 5 * np.sin(y * 22) + z * 30))
 
 
-def push_outside(points: np.ndarray, inner: list[Mesh], *, margin: float) -> np.ndarray:
-    """Move points (N, 3) out until they stand ``margin`` metres off the nearest place of the ``inner`` pieces."""
-    for mesh in inner:
-        normals = normals_np(mesh.vertices, mesh.faces)
-        distance, index = cKDTree(mesh.vertices).query(points)
-        lift = ((points - mesh.vertices[index]) * normals[index]).sum(1)
-        short = np.where(distance < 0.05, np.clip(margin - lift, 0, 0.05), 0)
-        points = points + normals[index] * short[:, None]
-    return points
+def push_outside(placed: np.ndarray, shape: Surface, inner: list[Layer], *, margin: float) -> np.ndarray:
+    """Move a garment out along its normals until it stands ``margin`` metres above the layers under it.
+
+    The lift is widened over three rings of neighbours and then smoothed, so that an inner hem does not print through as a ridge.
+
+    Args:
+        placed: (V, 3) the garment's vertices so far.
+        shape: Its faces and unit ``normal``.
+    """
+    normals = shape.attributes["normal"]
+    around = adjacency(shape.faces, len(placed)) + sp.eye(len(placed), format="csr")
+    for layer in inner:
+        distance, index = cKDTree(layer.points).query(placed)
+        lift = margin - ((placed - layer.points[index]) * normals).sum(1)
+        lift = np.where(distance < 0.04, np.clip(lift, 0, 0.04), 0)
+        for _ in range(3):
+            lift = around.multiply(lift[None]).max(axis=1).toarray().ravel()
+        placed = placed + normals * smoother(shape.faces, len(placed), 12.0)(lift)[:, None]
+    return placed
 
 
-def _top_flow(centre: np.ndarray, label: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Directions of u and v at face centres (F, 3): up the body, out along the sleeves."""
-    sleeve = label >= SLEEVE_FRONT
-    v = np.where(sleeve[:, None], np.sign(centre[:, :1]) * [1.0, 0, 0], [0, 1.0, 0])
-    u = np.where(sleeve[:, None], [0, 1.0, 0], [1.0, 0, 0])
-    return u, v
+def _up(centre: np.ndarray, label: np.ndarray) -> np.ndarray:
+    """(F, 3) the direction of v at face centres: up the body, out along the sleeves."""
+    return np.where(label[:, None] >= SLEEVE_FRONT, np.sign(centre[:, :1]) * [1.0, 0, 0], [0, 1.0, 0])
 
 
-def _bottom_flow(centre: np.ndarray, label: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    return np.tile([1.0, 0, 0], (len(centre), 1)), np.tile([0, 1.0, 0], (len(centre), 1))
-
-
-def _finish(shape: Surface, name: str, cloth: Material, flow) -> Mesh:
+def _finish(shape: Surface, name: str, cloth: Material) -> Mesh:
     """Turn the hems in and give every panel its cloth coordinates."""
+    shape = shape.moved(smooth_border(shape.vertices, shape.faces, rounds=12))
     shape = fold_hem(shape, normals_np(shape.vertices, shape.faces).astype(np.float64), HEM_DEPTH)
     label = shape.labels
-    centre = shape.attributes["rest"][shape.faces].mean(1)
-    u, v = flow(centre, label)
+    v = _up(shape.attributes["rest"][shape.faces].mean(1), label)
+    u = np.cross(v, face_normals(shape.vertices, shape.faces))
     across, coords, corner = _piecewise(shape, v, label // 2), [], np.zeros_like(shape.faces)
     for panel in np.unique(label):
         here = np.flatnonzero(label == panel)
@@ -164,39 +200,52 @@ def _piecewise(shape: Surface, direction: np.ndarray, part: np.ndarray) -> dict[
     return out
 
 
-def _collar(body: Mannequin, top: Top, name: str) -> Mesh:
-    """A turned-down collar: a band up the neck that folds over and falls on the shoulders, open at the throat."""
-    columns, rows = 73, 9
-    centre = body.joint("neck") + np.array([0, 0, 0.006]) * body.unit
-    gap = 0.24 if not top.open_front else 0.55
-    angle = np.linspace(gap, 2 * np.pi - gap, columns)  # from the throat round the person's left
-    front = np.cos(angle)
-    size, ease = body.unit, top.ease
-    profile = np.array([[0.000, -0.006], [0.000, 0.010], [0.001, 0.022], [0.006, 0.028], [0.013, 0.026], [0.020, 0.016], [0.026, 0.004], [0.032, -0.008], [0.037, -0.018]])
-    neck = _neck_radius(body, centre, angle) + ease * 0.6
-    points, across = np.zeros((rows, columns, 3)), np.zeros((rows, columns))
-    for k, (out, up) in enumerate(profile * size):
-        fall = up - (0.030 * size + 0.25 * (k > 4) * 0.02) * np.clip(front, -0.3, 1) - (0.012 * size * np.clip(front, 0, 1) * (k - 4) / 4 if k > 4 else 0)
-        radius = neck + out * (1 + 0.5 * np.clip(-front, 0, 1))
-        points[k] = centre + np.stack([radius * np.sin(angle), fall, radius * front], axis=1)
-        across[k] = neck * (angle - np.pi)
-    grid = np.arange(rows * columns).reshape(rows, columns)
-    a, b, c, d = (g.ravel() for g in (grid[:-1, :-1], grid[:-1, 1:], grid[1:, :-1], grid[1:, 1:]))
-    faces = np.concatenate([np.stack([a, b, c], 1), np.stack([b, d, c], 1)])
-    flat = points.reshape(-1, 3)
-    v = np.repeat(np.concatenate([[0], np.cumsum(np.linalg.norm(np.diff(profile, axis=0), axis=1))]), columns)
-    edge = np.repeat(np.linspace(0.06, 0, rows), columns)
-    coords = np.concatenate([across.reshape(-1, 1), v[:, None], edge[:, None], flat * [1, 1, 0]], axis=1)
+def build_collar(body: Mannequin, top: Top, name: str) -> Mesh:
+    """A turned-down collar: a band up the neck, a fold, and a leaf that lies on the shirt; open at the throat."""
+    columns, unit = 97, body.unit
+    centre = body.joint("neck") + np.array([0, 0, 0.006]) * unit
+    #        height above the neck joint, distance from the body, half opening at the throat (radians)
+    rows = np.array(
+        [
+            (-0.022, 0.003, 0.14), (-0.006, 0.004, 0.14), (0.010, 0.005, 0.14), (0.022, 0.006, 0.15), (0.027, 0.008, 0.16),
+            (0.026, 0.011, 0.18), (0.020, 0.013, 0.22), (0.010, 0.015, 0.28), (-0.002, 0.017, 0.36), (-0.013, 0.018, 0.44),
+        ]
+    )  # fmt: skip
+    wide = 0.35 if top.open_front else 0.0
+    points, across = [], []
+    for height, off, gap in rows:
+        angle = np.linspace(gap + wide, 2 * np.pi - gap - wide, columns)  # from the throat round the person's left
+        front = np.cos(angle)
+        drop = height - 0.006 - 0.034 * np.clip(front, -0.35, 1)
+        radius = _radius(body, centre, angle, drop * unit) + (off + 0.5 * top.ease) * unit
+        points.append(centre + np.stack([radius * np.sin(angle), drop * unit, radius * front], axis=1))
+        across.append(0.07 * (angle - np.pi))
+    flat = np.concatenate(points)
+    coords = np.stack([np.concatenate(across), np.repeat(_arc(rows[:, :2]), columns), np.repeat(np.linspace(0.05, 0, len(rows)), columns)], axis=1)
+    coords = np.concatenate([coords, flat * [1, 1, 0]], axis=1)
+    faces = grid_faces(len(rows), columns)
     return Mesh(name, flat, faces, body.weights_near(flat), coords.astype(np.float32), faces, top.cloth)
 
 
-def _neck_radius(body: Mannequin, centre: np.ndarray, angle: np.ndarray) -> np.ndarray:
-    """(A,) metres from ``centre`` to the second skin round the neck, in each direction (angle from +z towards +x)."""
+def grid_faces(rows: int, columns: int) -> np.ndarray:
+    """(2 (rows - 1) (columns - 1), 3) faces of a grid of vertices in row order."""
+    grid = np.arange(rows * columns).reshape(rows, columns)
+    a, b, c, d = (g.ravel() for g in (grid[:-1, :-1], grid[:-1, 1:], grid[1:, :-1], grid[1:, 1:]))
+    return np.concatenate([np.stack([a, b, c], 1), np.stack([b, d, c], 1)])
+
+
+def _arc(profile: np.ndarray) -> np.ndarray:
+    """(R,) length along a chain of points (R, 2)."""
+    return np.concatenate([[0.0], np.cumsum(np.linalg.norm(np.diff(profile, axis=0), axis=1))])
+
+
+def _radius(body: Mannequin, centre: np.ndarray, angle: np.ndarray, height: np.ndarray) -> np.ndarray:
+    """(A,) metres from the vertical through ``centre`` to the second skin, at each direction (from +z towards +x) and height."""
     p = body.tights.vertices - centre
-    band = p[np.abs(p[:, 1] - 0.012) < 0.018]
-    at = np.arctan2(band[:, 0], band[:, 2])
-    near = np.exp(-((np.angle(np.exp(1j * (angle[:, None] - at[None])))) ** 2) / (2 * 0.2**2))
-    return (near * np.hypot(band[:, 0], band[:, 2])).sum(1) / near.sum(1)
+    p = p[(np.abs(p[:, 1]) < 0.08) & (np.hypot(p[:, 0], p[:, 2]) < 0.13)]
+    turn = np.angle(np.exp(1j * (angle[:, None] - np.arctan2(p[:, 0], p[:, 2])[None])))
+    near = np.exp(-(turn**2) / (2 * 0.15**2) - (height[:, None] - p[None, :, 1]) ** 2 / (2 * 0.006**2)) + 1e-12
+    return (near * np.hypot(p[:, 0], p[:, 2])).sum(1) / near.sum(1)
 
 
 def build_shoes(body: Mannequin, shoe: Shoe) -> list[Mesh]:

@@ -9,6 +9,7 @@ from scipy.ndimage import gaussian_filter
 from svad_ray.body.names import JOINT_NAMES
 from svad_ray.evaluate.synthetic.character import Mesh
 from svad_ray.evaluate.synthetic.fabrics import Hair
+from svad_ray.evaluate.synthetic.garments import grid_faces
 from svad_ray.evaluate.synthetic.mannequin import Mannequin
 from svad_ray.evaluate.synthetic.people import Person
 from svad_ray.evaluate.synthetic.surfaces import Surface, clip, smoother
@@ -19,8 +20,8 @@ _THICKNESS = {"buzz": 0.004, "short": 0.015, "bob": 0.017, "long": 0.014}  # met
 _LINE = PchipInterpolator([0, 25, 48, 62, 74, 86, 100, 118, 140, 180], [0.068, 0.066, 0.052, 0.024, -0.006, 0.012, 0.004, -0.026, -0.052, -0.058])
 
 
-def build_hair(body: Mannequin, person: Person, over: list[Mesh]) -> list[Mesh]:
-    """The hair of a person; long hair stays outside of the pieces ``over``."""
+def build_hair(body: Mannequin, person: Person, over: np.ndarray) -> list[Mesh]:
+    """The hair of a person; long hair stays outside of the clothes' points ``over`` (N, 3)."""
     style = person.hair
     if style.kind == "none":
         return []
@@ -101,13 +102,13 @@ def _strands(points: np.ndarray, middle: np.ndarray) -> np.ndarray:
     return np.stack([np.arctan2(np.abs(q[:, 0]), q[:, 2]) * 0.09 * np.sign(q[:, 0] + 1e-9), polar * 0.1], axis=1)
 
 
-def _curtain(body: Mannequin, shell: Mesh, over: list[Mesh], *, long: bool, material: Hair) -> Mesh:
+def _curtain(body: Mannequin, shell: Mesh, over: np.ndarray, *, long: bool, material: Hair) -> Mesh:
     """Hair that falls from the shell round the sides and back of the head."""
     middle, unit = _middle(body), body.unit
     columns, rows, open_angle = 121, 61, 66
     angle = np.radians(np.linspace(open_angle, 360 - open_angle, columns))
     azimuth = np.degrees(np.arccos(np.cos(angle)))
-    top = middle[1] + 0.055 * unit
+    top = middle[1] + 0.030 * unit
     bottom = _curtain_end(body, azimuth, long)
     t = np.linspace(0, 1, rows)[:, None]
     y = top + (bottom - top) * t
@@ -119,11 +120,9 @@ def _curtain(body: Mannequin, shell: Mesh, over: list[Mesh], *, long: bool, mate
     points[..., 0] += relief * np.sin(angle)
     points[..., 2] += relief * np.cos(angle)
     flat = points.reshape(-1, 3)
-    grid = np.arange(rows * columns).reshape(rows, columns)
-    a, b, c, d = (g.ravel() for g in (grid[:-1, :-1], grid[:-1, 1:], grid[1:, :-1], grid[1:, 1:]))
-    faces = np.concatenate([np.stack([a, b, c], 1), np.stack([b, d, c], 1)])
-    across = np.broadcast_to((angle - np.pi) * 0.09, (rows, columns)).reshape(-1, 1)
-    along = (0.07 + (top - y)).reshape(-1, 1)
+    faces = grid_faces(rows, columns)
+    across = np.broadcast_to(angle * 0.09, (rows, columns)).reshape(-1, 1)
+    along = (0.09 + (top - y)).reshape(-1, 1)
     coords = np.concatenate([across, along, np.zeros_like(across), flat], axis=1)
     return Mesh("hair curtain", flat, faces, _fall_weights(body, flat), coords.astype(np.float32), faces, material)
 
@@ -140,20 +139,23 @@ def _curtain_end(body: Mannequin, azimuth: np.ndarray, long: bool) -> np.ndarray
 
 
 def _shell_radius(shell: Mesh, middle: np.ndarray, angle: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """(R, A) metres: how far the hair stands from the head's axis; below the widest place it hangs straight down, drawn in a little."""
+    """(R, A) metres: how far the hair stands from the head's axis: it leaves the shell from under its surface and hangs, drawn in a little."""
     p = shell.vertices - middle
     at, out = np.arctan2(p[:, 0], p[:, 2]), np.hypot(p[:, 0], p[:, 2])
-    high = p[:, 1] > 0
-    bins = np.angle(np.exp(1j * (angle[:, None] - at[None, high])))
-    widest = np.array([out[high][np.abs(row) < 0.12].max() for row in bins])
-    widest = gaussian_filter(widest, 2, mode="nearest")
-    drop = np.clip((middle[1] + 0.055 - y), 0, None)
-    return widest * (0.93 + 0.07 * np.clip(drop / 0.05, 0, 1)) * (1 - 0.35 * np.clip((drop - 0.12) / 0.25, 0, 0.5)) + 0.002
+    start = y[0].max() - middle[1]
+    turn = np.abs(np.angle(np.exp(1j * (angle[:, None] - at[None])))) < 0.12
+    first = np.array([out[row & (np.abs(p[:, 1] - start) < 0.012)].max() for row in turn])
+    widest = np.array([out[row & (p[:, 1] > -0.01)].max() for row in turn])
+    first, widest = gaussian_filter(first, 3, mode="nearest") - 0.003, gaussian_filter(widest, 3, mode="nearest") + 0.004
+    drop = np.clip(y[0].max() - y, 0, None)
+    blend = np.clip(drop / 0.05, 0, 1)
+    blend = blend * blend * (3 - 2 * blend)
+    return (first + (widest - first) * blend) * (1 - 0.12 * np.clip((drop - 0.10) / 0.12, 0, 1))
 
 
-def _clear(x: np.ndarray, y: np.ndarray, z: np.ndarray, over: list[Mesh], body: Mannequin) -> tuple[np.ndarray, np.ndarray]:
+def _clear(x: np.ndarray, y: np.ndarray, z: np.ndarray, over: np.ndarray, body: Mannequin) -> tuple[np.ndarray, np.ndarray]:
     """Push the curtain back until it lies behind neck, back and clothes (their rearmost point at the same x and y), smoothly."""
-    points = np.concatenate([body.tights.vertices, *(m.vertices for m in over)])
+    points = np.concatenate([body.tights.vertices, over])
     points = points[(np.abs(points[:, 0]) < 0.2) & (points[:, 2] < body.joint("neck")[2])]
     cell = 0.012
     rear = np.full((40, 120), 9.0)

@@ -58,6 +58,12 @@ class Mannequin:
         faces, _ = self.data.triangles("body")
         return float(self.vertices[faces.ravel(), 1].min())
 
+    @cached_property
+    def crotch(self) -> float:
+        """Height where the legs part, metres."""
+        middle = self.tights.vertices[np.abs(self.tights.vertices[:, 0]) < 0.006]
+        return float(middle[:, 1].min())
+
     def surface(self, group: str, *, refine: int) -> Surface:
         """A group of the base mesh, refined, with its unit normals (``normal``) and skinning weights (``lbs_weights``)."""
         faces, _ = self.data.triangles(group)

@@ -109,7 +109,7 @@ PEOPLE: tuple[Person, ...] = (
         skin=(0.48, 0.31, 0.23),
         iris=(0.20, 0.12, 0.06),
         hair=HairStyle((0.06, 0.05, 0.05), "long"),
-        top=Top(Solid((0.95, 0.78, 0.25)), sleeve=0.0, hem=0.06, ease=0.008, neckline=0.105),
+        top=Top(Solid((0.95, 0.78, 0.25)), sleeve=0.0, hem=0.085, ease=0.008, neckline=0.105),
         bottom=Bottom(Plaid((0.20, 0.45, 0.50), (0.90, 0.90, 0.90)), "skirt", length=0.93, waist=0.12),
         shoe=Shoe((0.60, 0.10, 0.15)),
         tucked=True,
@@ -121,7 +121,7 @@ PEOPLE: tuple[Person, ...] = (
         skin=(0.83, 0.66, 0.50),
         iris=(0.20, 0.14, 0.10),
         hair=HairStyle((0.12, 0.11, 0.11)),
-        top=Top(Buttoned(Plaid((0.25, 0.55, 0.35), (0.10, 0.10, 0.10)), (0.92, 0.90, 0.85)), sleeve=0.95, collar=True, ease=0.014),
+        top=Top(Buttoned(Plaid((0.25, 0.55, 0.35), (0.10, 0.10, 0.10)), (0.92, 0.90, 0.85)), sleeve=0.95, collar=True, ease=0.014, neckline=0.082),
         bottom=Bottom(Solid((0.70, 0.62, 0.45)), length=0.50, width=0.105),
         shoe=Shoe((0.30, 0.20, 0.12)),
         seed=2,
@@ -133,7 +133,7 @@ PEOPLE: tuple[Person, ...] = (
         iris=(0.16, 0.10, 0.06),
         hair=HairStyle((0.05, 0.045, 0.045), "buzz"),
         top=Top(Solid((0.90, 0.89, 0.86)), hem=-0.03, ease=0.010),
-        outer=Top(Trimmed(Solid((0.20, 0.27, 0.22)), (0.13, 0.18, 0.15), 0.022), sleeve=0.97, hem=-0.09, ease=0.022, open_front=0.075, collar=True),
+        outer=Top(Trimmed(Solid((0.20, 0.27, 0.22)), (0.13, 0.18, 0.15), 0.022), sleeve=0.97, hem=-0.09, ease=0.022, open_front=0.075, collar=True, neckline=0.082),
         bottom=Bottom(Denim((0.34, 0.35, 0.38)), width=0.078),
         shoe=Shoe((0.72, 0.70, 0.66)),
         seed=3,
@@ -144,7 +144,7 @@ PEOPLE: tuple[Person, ...] = (
         skin=(0.93, 0.76, 0.67),
         iris=(0.30, 0.42, 0.30),
         hair=HairStyle((0.55, 0.30, 0.13), "bob"),
-        top=Top(Dots((0.96, 0.95, 0.92), (0.16, 0.22, 0.45)), sleeve=0.25, hem=0.05, ease=0.008, neckline=0.100),
+        top=Top(Dots((0.96, 0.95, 0.92), (0.16, 0.22, 0.45)), sleeve=0.25, hem=0.09, ease=0.008, neckline=0.100),
         bottom=Bottom(Dots((0.96, 0.95, 0.92), (0.16, 0.22, 0.45)), "skirt", length=0.62, waist=0.125),
         shoe=Shoe((0.16, 0.22, 0.45)),
         tucked=True,
@@ -162,15 +162,14 @@ PEOPLE: tuple[Person, ...] = (
         seed=5,
     ),
     Person(
-        name="light, long coat",
+        name="light, jacket and skirt",
         phenotype=_body(gender=0.0, age=0.55, weight=0.25, muscle=0.4, height=0.6, race=(0.1, 0.8, 0.1)),
         skin=(0.90, 0.74, 0.61),
         iris=(0.16, 0.10, 0.06),
         hair=HairStyle((0.30, 0.29, 0.29), "bob"),
-        top=Top(Buttoned(Solid(_CAMEL), (0.20, 0.14, 0.09)), sleeve=0.97, hem=0.03, ease=0.018, collar=True, neckline=0.085),
+        top=Top(Buttoned(Solid(_CAMEL), (0.20, 0.14, 0.09)), sleeve=0.97, hem=-0.07, ease=0.016, collar=True, neckline=0.082),
         bottom=Bottom(Solid(_CAMEL), "skirt", length=0.58, waist=0.115),
         shoe=Shoe((0.12, 0.10, 0.10), sole=(0.10, 0.09, 0.09)),
-        tucked=True,
         seed=6,
     ),
 )
@@ -183,7 +182,7 @@ def random_person(seed: int) -> Person:
     dark = float(rng.beta(1.2, 1.2))
     skin = _blend((0.93, 0.77, 0.67), (0.34, 0.22, 0.16), dark)
     skirt = woman and rng.random() < 0.4
-    top = Top(_cloth(rng), sleeve=float(rng.choice([0.0, 0.30, 0.42, 0.95])) if woman else float(rng.choice([0.42, 0.95])), hem=0.05 if skirt else -0.06)
+    top = Top(_cloth(rng), sleeve=float(rng.choice([0.0, 0.30, 0.42, 0.95])) if woman else float(rng.choice([0.42, 0.95])), hem=0.085 if skirt else -0.06)
     bottom = Bottom(_cloth(rng), "skirt", float(rng.uniform(0.55, 0.9)), 0.12) if skirt else Bottom(Denim(_hue(rng, 0.4)), length=float(rng.choice([0.5, 1.0])))
     if bottom.length < 0.8 and not skirt:
         bottom = Bottom(bottom.cloth, length=bottom.length, width=0.10)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.ndimage import distance_transform_edt, gaussian_filter, zoom
+from scipy.ndimage import gaussian_filter, zoom
 
 from svad_ray.evaluate.synthetic.character import Mesh
 from svad_ray.evaluate.synthetic.fabrics import Color
@@ -47,20 +47,12 @@ def build_skin(body: Mannequin, person: Person, hidden: np.ndarray) -> Mesh:
 
 
 def position_map(vertices: np.ndarray, faces: np.ndarray, uv: np.ndarray, corners: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """What point of the rest surface each texel shows: (size, size, 3) metres and (size, size) bool."""
+    """The texels that faces cover: (size, size) bool, and what point of the surface each shows, (M, 3) metres in row order."""
     flat = np.concatenate([uv * [1, -1] + [0, 1], np.ones((len(uv), 1))], axis=1)
     buffers = rasterize_mesh(flat, corners, np.diag([size, size, 1.0]), size, size)
-    corner_points = np.zeros((len(uv), 3))
+    corner_points = np.zeros((len(uv), 3), np.float32)
     corner_points[corners.ravel()] = vertices[faces.ravel()]
-    points = np.zeros((size, size, 3), np.float32)
-    points[buffers.mask] = interpolate(buffers, corners, corner_points)
-    return points, buffers.mask
-
-
-def bleed(texture: np.ndarray, known: np.ndarray) -> np.ndarray:
-    """Colour of the nearest known texel wherever no face lies, so that bilinear look-ups at seams see skin."""
-    _, index = distance_transform_edt(~known, return_indices=True)
-    return np.ascontiguousarray(texture[index[0], index[1]])
+    return buffers.mask, interpolate(buffers, corners, corner_points)
 
 
 def _noise(rng: np.random.Generator, size: int, width: float) -> np.ndarray:
@@ -71,19 +63,25 @@ def _noise(rng: np.random.Generator, size: int, width: float) -> np.ndarray:
 
 
 def _paint(body: Mannequin, person: Person, faces: np.ndarray, corners: np.ndarray) -> np.ndarray:
-    """(TEXTURE, TEXTURE, 3) float32 skin with lips, lids, cheeks, nails, brows and lashes."""
+    """(TEXTURE, TEXTURE, 3) float32 skin with lips, lids, cheeks, nails, brows and lashes; skin between the islands, so seams show none."""
     rng = np.random.default_rng(person.seed)
-    points, known = position_map(body.vertices, faces, body.data.uv, corners, TEXTURE)
     skin = np.asarray(person.skin, np.float32)
     tone = 1 + 0.012 * _noise(rng, TEXTURE, 3) + 0.018 * _noise(rng, TEXTURE, 36)
     texture = skin * tone[..., None]
     for region, tint, strength in _TINTS:
-        k = _region(body, region)[..., None] * np.float32(strength)
-        texture = texture * (1 - k) + k * skin * np.asarray(tint, np.float32)
-    hair = np.asarray(person.hair.color, np.float32)
-    for k, color in ((_cheeks(body, points), skin * np.array([1.0, 0.80, 0.78], np.float32)), (_brows(body, points), hair * 0.9), (_lashes(body, points), skin * 0.22)):
-        texture = texture * (1 - k[..., None]) + k[..., None] * color
-    return bleed(np.clip(texture, 0, 1).astype(np.float32), known)
+        _lay(texture, slice(None), _region(body, region) * strength, skin * np.asarray(tint, np.float32))
+    front = (body.vertices[faces, 2] > body.joint("head")[2]).all(1) & (body.vertices[faces, 1] > body.joint("head")[1] - 0.05).all(1)
+    texels, points = position_map(body.vertices, faces[front], body.data.uv, corners[front], TEXTURE)
+    _lay(texture, texels, _cheeks(body, points), skin * np.array([1.0, 0.80, 0.78], np.float32))
+    _lay(texture, texels, _brows(body, points), np.asarray(person.hair.color, np.float32) * 0.9)
+    _lay(texture, texels, _lashes(body, points), skin * 0.22)
+    return np.clip(texture, 0, 1)
+
+
+def _lay(texture: np.ndarray, where: np.ndarray | slice, opacity: np.ndarray, color: np.ndarray) -> None:
+    """Paint a colour over the texels ``where``, in place."""
+    k = opacity[..., None].astype(np.float32)
+    texture[where] = texture[where] * (1 - k) + k * color.astype(np.float32)
 
 
 def _region(body: Mannequin, name: str) -> np.ndarray:
@@ -142,13 +140,12 @@ def build_eyes(body: Mannequin, person: Person) -> list[Mesh]:
     """Two eyeballs that look where the base mesh's eye targets lie."""
     out = []
     for side, letter in (("left", "l"), ("right", "r")):
-        faces, corners = body.data.triangles(f"helper-{letter}-eye")
+        faces, _ = body.data.triangles(f"helper-{letter}-eye")
         used, inverse = np.unique(faces, return_inverse=True)
         vertices = body.vertices[used]
         centre = (vertices.min(0) + vertices.max(0)) / 2
         rays = (vertices - centre) @ _to_gaze(_gaze(body, letter, centre)).T
         coords = np.concatenate([rays, np.zeros((len(rays), 3))], axis=1).astype(np.float32)
-        del corners
         local = inverse.reshape(-1, 3)
         out.append(Mesh(f"{side} eye", vertices, local, body.data.lbs_weights[used], coords, local, Eyeball(person.iris, float(np.linalg.norm(rays, axis=1).max()))))
     return out
@@ -156,8 +153,7 @@ def build_eyes(body: Mannequin, person: Person) -> list[Mesh]:
 
 def _gaze(body: Mannequin, letter: str, centre: np.ndarray) -> np.ndarray:
     """(3,) unit: straight ahead, at the height of the opening between the lids."""
-    target = np.unique([v for face in body.data.groups[f"joint-{letter}-eye-target"] for v, *_ in np.atleast_2d(np.asarray(face, dtype=object)).tolist()])
-    aim = body.vertices[target.astype(int)].mean(0) - centre
+    aim = body.vertices[body.data.group_vertices(f"joint-{letter}-eye-target")].mean(0) - centre
     aim[0] *= 0.3
     return aim / np.linalg.norm(aim)
 

@@ -176,6 +176,20 @@ def border_edges(faces: np.ndarray) -> np.ndarray:
     return edges[count[inverse] == 1]
 
 
+def smooth_border(vertices: np.ndarray, faces: np.ndarray, *, rounds: int) -> np.ndarray:
+    """Positions whose border runs smoothly: every border vertex moves half way to the middle of its two neighbours, ``rounds`` over."""
+    a, b = border_edges(faces).T
+    count = np.bincount(np.concatenate([a, b]), minlength=len(vertices))
+    on = count > 0
+    out = vertices.copy()
+    for _ in range(rounds):
+        total = np.zeros_like(out)
+        np.add.at(total, a, out[b])
+        np.add.at(total, b, out[a])
+        out[on] += 0.5 * (total[on] / count[on, None] - out[on])
+    return out
+
+
 def fold_hem(surface: Surface, normals: np.ndarray, depth: float) -> Surface:
     """A strip that turns every border inwards by ``depth`` metres, so that cloth seems to have a thickness and no gap shows under it."""
     edges = border_edges(surface.faces)
