@@ -64,9 +64,9 @@ def _rows(avatar: Avatar, means: np.ndarray, quats: np.ndarray, sh_degree: int) 
     rest = [f"f_rest_{k}" for k in range(3 * ((sh_degree + 1) ** 2 - 1))]
     columns = {
         **dict(zip("xyz", means.T)),
-        **{name: 0.0 for name in ("nx", "ny", "nz")},
+        **dict.fromkeys(("nx", "ny", "nz"), 0.0),
         **{f"f_dc_{k}": (tensors["colors"][:, k].astype(np.float64) - 0.5) / SH_C0 for k in range(3)},
-        **{name: 0.0 for name in rest},
+        **dict.fromkeys(rest, 0.0),
         "opacity": np.log(opacity / (1 - opacity)),
         **{f"scale_{k}": np.log(np.maximum(tensors["scales"][:, k].astype(np.float64), _SMALLEST_SCALE)) for k in range(3)},
         **{f"rot_{k}": quats[:, k] for k in range(4)},
