@@ -16,7 +16,22 @@ import numpy as np
 
 from svad_ray.splat.kernels.binning import COLOR, TILE
 from svad_ray.splat.kernels.jit import kernel
-from svad_ray.splat.kernels.simd import any_lane, both, broadcast, exp2, fma, horizontal_sum, keep, lane_numbers, load, minimum, store
+from svad_ray.splat.kernels.simd import (
+    any_lane,
+    both,
+    broadcast,
+    ceil_int,
+    count_lanes,
+    exp2,
+    floor_int,
+    fma,
+    horizontal_sum,
+    keep,
+    lane_numbers,
+    load,
+    minimum,
+    store,
+)
 
 _f = np.float32
 _ZERO, _HALF, _ONE = _f(0), _f(0.5), _f(1)
@@ -28,7 +43,6 @@ WIDTHS = (1, 3, 4, 8)  # channel counts that kernels are compiled for
 MOMENTS = 6
 _STRIDE = TILE + 8  # a step may run seven pixels past the tile
 _PLANE = TILE * _STRIDE
-_CHECK = 31  # Gaussians between looks at whether the whole tile has ended, minus 1
 
 
 @kernel
@@ -37,15 +51,7 @@ def _row_span(box_from, box_to, centre, budget, inverse):
     if budget < _ZERO:
         return box_from, box_from
     reach = math.sqrt(budget * inverse) + _SLACK
-    return max(box_from, np.int64(math.ceil(centre - reach))), min(box_to, np.int64(math.floor(centre + reach)) + 1)
-
-
-@kernel
-def _all_ended(frame):
-    top = load(frame, 0)
-    for index in range(8, _PLANE, 8):
-        top = top + load(frame, index)
-    return horizontal_sum(top) == _ZERO
+    return max(box_from, ceil_int(centre - reach)), min(box_to, floor_int(centre + reach) + 1)
 
 
 @kernel
@@ -84,6 +90,7 @@ def composite_forward(start, stop, packed, order, boxes, offsets, ranks, tiles_x
         frame[_PLANE : 2 * _PLANE] = _ZERO
         frame[2 * _PLANE : 3 * _PLANE] = _NEVER
         frame[3 * _PLANE :] = _ZERO
+        live = (right - left) * (lower - upper)  # pixels that have not ended
         for place in range(first, behind):
             rank = np.int64(ranks[place])
             row = rank * 16
@@ -115,14 +122,15 @@ def composite_forward(start, stop, packed, order, boxes, offsets, ranks, tiles_x
                         final = load(frame, at + _PLANE)
                         store(frame, at + _PLANE, fma(where, before, final))
                         store(frame, at + 2 * _PLANE, fma(where, broadcast(_f(place - first) - _NEVER), load(frame, at + 2 * _PLANE)))
-                        live = broadcast(_ONE) - where
-                        weight = weight * live
-                        after = after * live
+                        others = broadcast(_ONE) - where
+                        weight = weight * others
+                        after = after * others
+                        live -= count_lanes(ending)
                     store(frame, at, after)
                     for k in range(count):
                         plane = at + (3 + k) * _PLANE
                         store(frame, plane, fma(weight, broadcast(data[row + COLOR + k]), load(frame, plane)))
-            if ((place - first) & _CHECK) == _CHECK and _all_ended(frame):
+            if live == 0:
                 break
         for y in range(upper, lower):
             for x in range(left, right):

@@ -95,6 +95,21 @@ def _fma(builder: Any, x: Any, y: Any, z: Any) -> Any:
     return builder.call(function, [x, y, z])
 
 
+def _rounded(name: str) -> Callable[..., Any]:
+    """Round a scalar with one instruction (math.floor and math.ceil are calls into libm, which spill every register)."""
+
+    def emit(builder: Any, x: Any) -> Any:
+        function = cgutils.get_or_insert_function(builder.module, ir.FunctionType(_F32, [_F32]), f"llvm.{name}.f32")
+        return builder.fptosi(builder.call(function, [x]), ir.IntType(64))
+
+    return emit
+
+
+def _count(builder: Any, mask: Any) -> Any:
+    bits = ir.IntType(LANES)
+    return builder.zext(builder.ctpop(builder.bitcast(mask, bits)), ir.IntType(64))
+
+
 def _exp2(builder: Any, x: Any) -> Any:
     """2**x: integer part by adding 1.5 * 2**23, fraction in [-0.5, 0.5] by a degree-5 near-minimax polynomial (1.1e-7 relative)."""
     magic = _constant(12582912.0)
@@ -129,6 +144,9 @@ both = _elementwise(mask8, (mask8, mask8), lambda b, x, y: b.and_(x, y))
 any_lane = _elementwise(
     types.boolean, (mask8,), lambda b, mask: b.icmp_unsigned("!=", b.bitcast(mask, ir.IntType(LANES)), ir.Constant(ir.IntType(LANES), 0))
 )
+count_lanes = _elementwise(types.int64, (mask8,), _count)
+floor_int = _elementwise(types.int64, (types.float32,), _rounded("floor"))
+ceil_int = _elementwise(types.int64, (types.float32,), _rounded("ceil"))
 _add = _elementwise(vec8, (vec8, vec8), lambda b, x, y: b.fadd(x, y))
 _sub = _elementwise(vec8, (vec8, vec8), lambda b, x, y: b.fsub(x, y))
 _mul = _elementwise(vec8, (vec8, vec8), lambda b, x, y: b.fmul(x, y))
