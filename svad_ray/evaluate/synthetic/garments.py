@@ -17,7 +17,7 @@ from svad_ray.evaluate.synthetic.fabrics import Material, Shoe
 from svad_ray.evaluate.synthetic.mannequin import Mannequin
 from svad_ray.evaluate.synthetic.people import Bottom, Top
 from svad_ray.evaluate.synthetic.surfaces import Surface, clip, drape, face_normals, flow_coordinate, fold_hem, smooth_border, smoother, split
-from svad_ray.geometry.mesh import adjacency, normals_np
+from svad_ray.geometry.mesh import adjacency
 
 HEM_DEPTH = 0.012  # metres that a hem turns inwards
 SLEEVE_FRONT = 2  # panels: 0 front, 1 back, 2 and 3 the same of the sleeves
@@ -39,7 +39,7 @@ def top_fields(body: Mannequin, top: Top, points: np.ndarray) -> dict[str, np.nd
     """
     shoulder, wrist = body.joint("left_shoulder"), body.joint("left_wrist")
     x, y, z = points.T
-    reach = shoulder[0] + (wrist[0] - shoulder[0]) * top.sleeve if top.sleeve > 0 else shoulder[0] - 0.030 * body.unit
+    reach = shoulder[0] + (wrist[0] - shoulder[0]) * top.sleeve if top.sleeve > 0 else shoulder[0] - 0.042 * body.unit
     centre, radius = _neck_opening(body, top)
     below = np.clip(shoulder[1] - 0.10 * body.unit - y, 0, None)  # under the armpit the trunk may be wider than the sleeve is long
     fields = {"hem": y - max(top.hem * body.unit, body.crotch + 0.022), "cuff": reach + below - np.abs(x), "neck": _outside_neck(points, centre, radius)}
@@ -57,7 +57,7 @@ def _neck_opening(body: Mannequin, top: Top) -> tuple[np.ndarray, float]:
 def _outside_neck(points: np.ndarray, centre: np.ndarray, radius: float) -> np.ndarray:
     """(N,) metres outside the ball of the neck opening; what lies above it (neck and head) is not in the garment either."""
     q = points - centre
-    q[:, 2] *= np.where(q[:, 2] < 0, 1.35, 1.0)  # necklines are cut lower at the front than at the back
+    q[:, 2] *= np.where(q[:, 2] < 0, 1.15, 1.0)  # necklines are cut lower at the front than at the back
     return np.minimum(np.linalg.norm(q, axis=1) - radius, centre[1] + 0.03 - points[:, 1])
 
 
@@ -172,7 +172,7 @@ def _up(centre: np.ndarray, label: np.ndarray) -> np.ndarray:
 def _finish(shape: Surface, name: str, cloth: Material) -> Mesh:
     """Turn the hems in and give every panel its cloth coordinates."""
     shape = shape.moved(smooth_border(shape.vertices, shape.faces, rounds=12))
-    shape = fold_hem(shape, normals_np(shape.vertices, shape.faces).astype(np.float64), HEM_DEPTH)
+    shape = fold_hem(shape, shape.attributes["normal"], HEM_DEPTH)
     label = shape.labels
     v = _up(shape.attributes["rest"][shape.faces].mean(1), label)
     u = np.cross(v, face_normals(shape.vertices, shape.faces))
@@ -273,7 +273,7 @@ def build_shoes(body: Mannequin, shoe: Shoe) -> list[Mesh]:
 
 def covered(body: Mannequin, top: Top, bottom: Bottom, points: np.ndarray) -> np.ndarray:
     """(N,) bool: skin that lies at least 18 mm inside a garment's edges (on a skirt: never, legs show when it swings) or in a shoe."""
-    inside_top = np.min(list(top_fields(body, top, points).values()), axis=0) > 0.018
+    inside_top = (np.min(list(top_fields(body, top, points).values()), axis=0) > 0.018) & (points[:, 1] < body.joint("neck")[1])
     shoes = points[:, 1] < body.joint("left_ankle")[1] - 0.012
     if bottom.kind == "skirt":
         return inside_top | shoes

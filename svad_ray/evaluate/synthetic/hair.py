@@ -95,11 +95,11 @@ def _tufts(points: np.ndarray, middle: np.ndarray, seed: int) -> np.ndarray:
 
 
 def _strands(points: np.ndarray, middle: np.ndarray) -> np.ndarray:
-    """(V, 2) metres across the strands (round the crown) and along them (down from the crown)."""
+    """(V, 2) metres across the strands (round the crown, the same on both sides) and along them (down from the crown)."""
     crown = middle + np.array([0, 0.06, -0.02])
     q = points - crown
     polar = np.arccos(np.clip(q[:, 1] / (np.linalg.norm(q, axis=1) + 1e-9), -1, 1))
-    return np.stack([np.arctan2(np.abs(q[:, 0]), q[:, 2]) * 0.09 * np.sign(q[:, 0] + 1e-9), polar * 0.1], axis=1)
+    return np.stack([np.arctan2(np.abs(q[:, 0]), q[:, 2]) * 0.09, polar * 0.1], axis=1)
 
 
 def _curtain(body: Mannequin, shell: Mesh, over: np.ndarray, *, long: bool, material: Hair) -> Mesh:
@@ -121,9 +121,9 @@ def _curtain(body: Mannequin, shell: Mesh, over: np.ndarray, *, long: bool, mate
     points[..., 2] += relief * np.cos(angle)
     flat = points.reshape(-1, 3)
     faces = grid_faces(rows, columns)
-    across = np.broadcast_to(angle * 0.09, (rows, columns)).reshape(-1, 1)
-    along = (0.09 + (top - y)).reshape(-1, 1)
-    coords = np.concatenate([across, along, np.zeros_like(across), flat], axis=1)
+    strands = _strands(flat, middle)
+    strands[:, 1] = np.broadcast_to(strands[:columns, 1], (rows, columns)).ravel() + (top - y).ravel()
+    coords = np.concatenate([strands, np.zeros((len(flat), 1)), flat], axis=1)
     return Mesh("hair curtain", flat, faces, _fall_weights(body, flat), coords.astype(np.float32), faces, material)
 
 
@@ -146,9 +146,9 @@ def _shell_radius(shell: Mesh, middle: np.ndarray, angle: np.ndarray, y: np.ndar
     turn = np.abs(np.angle(np.exp(1j * (angle[:, None] - at[None])))) < 0.12
     first = np.array([out[row & (np.abs(p[:, 1] - start) < 0.012)].max() for row in turn])
     widest = np.array([out[row & (p[:, 1] > -0.01)].max() for row in turn])
-    first, widest = gaussian_filter(first, 3, mode="nearest") - 0.003, gaussian_filter(widest, 3, mode="nearest") + 0.004
+    first, widest = gaussian_filter(first, 3, mode="nearest") - 0.006, gaussian_filter(widest, 3, mode="nearest") + 0.001
     drop = np.clip(y[0].max() - y, 0, None)
-    blend = np.clip(drop / 0.05, 0, 1)
+    blend = np.clip(drop / 0.07, 0, 1)
     blend = blend * blend * (3 - 2 * blend)
     return (first + (widest - first) * blend) * (1 - 0.12 * np.clip((drop - 0.10) / 0.12, 0, 1))
 
