@@ -314,12 +314,14 @@ def _print_delivery(delivery: Delivery) -> None:
 
 
 def _in_motion(avatar: Path, motion: str, body: Path | None, size: int) -> tuple[Avatar, BodyTrack]:
-    from svad_ray.local import prepare
-    from svad_ray.motion import load_motion, retarget
     from svad_ray.store import load_avatar
 
-    loaded, found = load_avatar(avatar), _load_body(body)
+    loaded = load_avatar(avatar)
+    from svad_ray.local import prepare
+    from svad_ray.motion import load_motion, retarget
+
     prepare(Settings())
+    found = _load_body(body)
     return loaded, retarget(load_motion(motion, found), person=loaded.track, body=found, size=size)
 
 
