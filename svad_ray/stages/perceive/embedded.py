@@ -32,7 +32,8 @@ _HAND = 0.5
 _FACE = 0.5
 _PASSES = 3  # landmark passes from a detector's proposal
 _BYSTANDER = 0.4  # people smaller than this share of the largest do not count
-_MASKED = 0.6  # share of the core landmarks that a person's own mask must cover
+_MASKED = 0.8  # share of the core landmarks that a person's own mask must cover
+_BOX_MARGIN = 0.12  # space left round a person whose surroundings are blacked out, as a share of their size
 _CORE = [0, 11, 12, 23, 24, 25, 26]
 
 
@@ -85,7 +86,7 @@ class MediaPipePerceive:
             return self._nobody(*photo.image.shape[:2])
         sizes = [extent(person, *photo.image.shape[:2]) for person in people]
         counted = sum(size >= _BYSTANDER * sizes[0] for size in sizes)
-        return self._describe(photo.image, people[0], people=counted, masks=True, hands=True, face=True)
+        return self._describe(photo.image, self._alone(photo.image, people[0]), people=counted, masks=True, hands=True, face=True)
 
     def find_people(self, image: np.ndarray) -> list[BodyLandmarks]:
         """Every person seen in an (H, W, 3) uint8 image, largest first.
@@ -100,6 +101,14 @@ class MediaPipePerceive:
                 confirmed.append((proposal.score * person.score, person))
         height, width = image.shape[:2]
         return sorted(distinct(confirmed), key=lambda person: -extent(person, height, width))
+
+    def _alone(self, image: np.ndarray, person: BodyLandmarks) -> BodyLandmarks:
+        """A second look at a person with everything beside them blacked out, if the network is surer of its points then.
+
+        Neighbours inside the landmark network's square draw legs together (measured: ankles 80 pixels off on a person 470 pixels high).
+        """
+        again = self._body(surroundings_black(image, person.points), person.next_roi, passes=2)
+        return again if again.score > _PERSON and again.visibility.mean() > person.visibility.mean() else person
 
     def track(
         self,
@@ -193,6 +202,16 @@ def torso_length(points: np.ndarray) -> float:
 def extent(person: BodyLandmarks, height: int, width: int) -> float:
     """Size of what the photo shows of a person, pixels: the diagonal of the landmarks' box inside the frame."""
     return float(np.hypot(*np.ptp(person.points.clip(0, [width, height]), axis=0)))
+
+
+def surroundings_black(image: np.ndarray, points: np.ndarray) -> np.ndarray:
+    """A copy of the image that is black outside the (33, 2) landmarks' box and a margin."""
+    low, high = points.min(0), points.max(0)
+    margin = _BOX_MARGIN * (high - low).max()
+    (left, top), (right, bottom) = ((corner.clip(0, image.shape[1::-1])).astype(int) for corner in (low - margin, high + margin))
+    alone = np.zeros_like(image)
+    alone[top:bottom, left:right] = image[top:bottom, left:right]
+    return alone
 
 
 def masked_share(person: BodyLandmarks, height: int, width: int) -> float:
