@@ -11,8 +11,33 @@ camera, backgrounds are plain, hands are relaxed and open, and nobody holds anyt
 
 from svad_ray.evaluate.synthetic.build import build
 from svad_ray.evaluate.synthetic.character import Character, Mesh
+from svad_ray.evaluate.synthetic.demo import DemoPerson, demo_person
 from svad_ray.evaluate.synthetic.people import PEOPLE, Bottom, HairStyle, Person, Top, random_person
 from svad_ray.evaluate.synthetic.poses import A_POSE, ARMS_OUT, WALK
+from svad_ray.evaluate.synthetic.protocol import VIEWS, JointError, ViewScore, evaluation_cameras, joint_error, score_views
 from svad_ray.evaluate.synthetic.render import View, render
 
-__all__ = ["ARMS_OUT", "A_POSE", "PEOPLE", "WALK", "Bottom", "Character", "HairStyle", "Mesh", "Person", "Top", "View", "build", "random_person", "render"]
+__all__ = [
+    "ARMS_OUT",
+    "A_POSE",
+    "PEOPLE",
+    "VIEWS",
+    "WALK",
+    "Bottom",
+    "Character",
+    "DemoPerson",
+    "HairStyle",
+    "JointError",
+    "Mesh",
+    "Person",
+    "Top",
+    "View",
+    "ViewScore",
+    "build",
+    "demo_person",
+    "evaluation_cameras",
+    "joint_error",
+    "random_person",
+    "render",
+    "score_views",
+]

@@ -1,4 +1,4 @@
-"""What cloth, hair and soles look like: colour as a function of cloth coordinates, evaluated per pixel so that a pattern is never blurred by the mesh.
+"""What cloth, hair and soles look like: colour of cloth coordinates, evaluated per pixel so that no pattern is blurred by the mesh.
 
 Every material maps an (M, 6) array of cloth coordinates to (M, 3) linear-ish RGB in [0, 1]. The columns are
 ``u`` (metres across), ``v`` (metres up along the piece), ``edge`` (metres to the nearest edge of the garment) and the rest position ``x, y, z``.
@@ -131,10 +131,8 @@ class Buttoned:
         x, y, front = coords[:, 3], coords[:, 4], coords[:, 5] > 0.02
         rgb = np.array(self.cloth(coords))
         rgb *= (1 - 0.18 * (front & (np.abs(np.abs(x) - 0.016) < 0.0013)))[:, None]
-        if self.buttons:
-            spot = np.hypot(x, (np.mod(y / self.spacing, 1) - 0.5) * self.spacing) < 0.0055
-        else:
-            spot = np.abs(x) < 0.004
+        button = np.hypot(x, (np.mod(y / self.spacing, 1) - 0.5) * self.spacing) < 0.0055
+        spot = button if self.buttons else np.abs(x) < 0.004
         return _mix(rgb, _rows(self.button, len(coords)), spot & front)
 
 

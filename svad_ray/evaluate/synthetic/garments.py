@@ -42,7 +42,11 @@ def top_fields(body: Mannequin, top: Top, points: np.ndarray) -> dict[str, np.nd
     reach = shoulder[0] + (wrist[0] - shoulder[0]) * top.sleeve if top.sleeve > 0 else shoulder[0] - 0.042 * body.unit
     centre, radius = _neck_opening(body, top)
     below = np.clip(shoulder[1] - 0.10 * body.unit - y, 0, None)  # under the armpit the trunk may be wider than the sleeve is long
-    fields = {"hem": y - max(top.hem * body.unit, body.crotch + 0.022), "cuff": reach + below - np.abs(x), "neck": _outside_neck(points, centre, radius)}
+    fields = {
+        "hem": y - max(top.hem * body.unit, body.crotch + 0.022),
+        "cuff": reach + below - np.abs(x),
+        "neck": _outside_neck(points, centre, radius),
+    }
     if top.open_front:
         gap = top.open_front * np.clip((centre[1] - y) / (centre[1] - top.hem), 0.15, 1.0)
         fields["opening"] = np.maximum(np.abs(x) - gap, 0.6 * (0.02 - z))
@@ -176,16 +180,19 @@ def _finish(shape: Surface, name: str, cloth: Material) -> Mesh:
     label = shape.labels
     v = _up(shape.attributes["rest"][shape.faces].mean(1), label)
     u = np.cross(v, face_normals(shape.vertices, shape.faces))
-    across, coords, corner = _piecewise(shape, v, label // 2), [], np.zeros_like(shape.faces)
+    up, corner = _piecewise(shape, v, label // 2), np.zeros_like(shape.faces)
+    coords: list[np.ndarray] = []
+    rows = 0
     for panel in np.unique(label):
         here = np.flatnonzero(label == panel)
         used, inverse = np.unique(shape.faces[here], return_inverse=True)
         local = inverse.reshape(-1, 3)
-        along = flow_coordinate(shape.vertices[used], local, u[here])
-        along -= along[np.abs(shape.attributes["rest"][used, 0 if panel < SLEEVE_FRONT else 1]).argmin()]
-        corner[here] = local + sum(map(len, coords))
+        across = flow_coordinate(shape.vertices[used], local, u[here])
+        across -= across[np.abs(shape.attributes["rest"][used, 0 if panel < SLEEVE_FRONT else 1]).argmin()]
+        corner[here] = local + rows
+        rows += len(used)
         extra = [shape.attributes["edge"][used, None], shape.attributes["rest"][used]]
-        coords.append(np.concatenate([along[:, None], across[panel // 2][used, None], *extra], axis=1))
+        coords.append(np.concatenate([across[:, None], up[panel // 2][used, None], *extra], axis=1))
     return Mesh(name, shape.vertices, shape.faces, shape.attributes["lbs_weights"], np.concatenate(coords).astype(np.float32), corner, cloth)
 
 

@@ -75,8 +75,10 @@ def _shell(body: Mannequin, thickness: float, seed: int, material: Hair) -> Mesh
     rise = thickness * np.sqrt(np.clip(inside / (2.2 * thickness), 0, 1))
     lift = 0.5 * thickness * np.clip((shape.vertices[:, 1] - middle[1] - 0.05 * unit) / 0.05, 0, 1)
     tuft = 0.10 * thickness * _tufts(shape.vertices, middle, seed)
-    placed = shape.vertices + normals * np.maximum(rise + (lift + tuft) * np.clip(inside / 0.02, 0, 1), -0.003 + 0.2 * inside)[:, None]
-    placed = smoother(shape.faces, len(placed), 1.5)(placed) * np.clip(inside / 0.006, 0, 1)[:, None] + placed * (1 - np.clip(inside / 0.006, 0, 1))[:, None]
+    height = np.maximum(rise + (lift + tuft) * np.clip(inside / 0.02, 0, 1), -0.003 + 0.2 * inside)
+    placed = shape.vertices + normals * height[:, None]
+    away = np.clip(inside / 0.006, 0, 1)[:, None]  # the hairline itself stays where it was cut
+    placed = smoother(shape.faces, len(placed), 1.5)(placed) * away + placed * (1 - away)
     coords = np.concatenate([_strands(placed, middle), np.zeros((len(placed), 1)), placed], axis=1)
     return Mesh("hair", placed, shape.faces, shape.attributes["lbs_weights"], coords.astype(np.float32), shape.faces, material)
 

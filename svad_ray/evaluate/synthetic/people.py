@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
 
 from svad_ray.body.makehuman import Phenotype
 from svad_ray.evaluate.synthetic.fabrics import Buttoned, Color, Denim, Dots, Material, Plaid, Printed, Shoe, Solid, Stripes, Trimmed
+
+
+HairKind = Literal["none", "buzz", "short", "bob", "long"]
+_KINDS: tuple[HairKind, ...] = ("short", "buzz", "bob", "long")
 
 
 @dataclass(frozen=True)
@@ -58,7 +62,7 @@ class HairStyle:
     """Hair: a shell on the scalp, and for "long" and "bob" a curtain that falls from it."""
 
     color: Color
-    kind: Literal["none", "buzz", "short", "bob", "long"] = "short"
+    kind: HairKind = "short"
 
 
 @dataclass(frozen=True)
@@ -86,9 +90,11 @@ class Person:
     local: dict[str, float] = field(default_factory=dict, hash=False)
 
 
+_USUAL = Phenotype(gender=1.0, age=0.15, muscle=0.5, weight=0.45, height=0.5, proportions=0.7, cup=0.4, firmness=0.6, race=(0.1, 0.1, 0.8))
+
+
 def _body(**changes: object) -> Phenotype:
-    usual: dict = dict(gender=1.0, age=0.15, muscle=0.5, weight=0.45, height=0.5, proportions=0.7, cup=0.4, firmness=0.6, race=(0.1, 0.1, 0.8))
-    return Phenotype(**{**usual, **changes})
+    return replace(_USUAL, **changes)  # type: ignore[arg-type]
 
 
 _CAMEL: Color = (0.62, 0.47, 0.31)
@@ -128,12 +134,20 @@ PEOPLE: tuple[Person, ...] = (
     ),
     Person(
         name="open jacket",
-        phenotype=_body(age=0.35, weight=0.6, height=0.55, race=(0.85, 0.05, 0.10)),
+        phenotype=_body(age=0.35, weight=0.6, height=0.46, race=(0.85, 0.05, 0.10)),
         skin=(0.36, 0.23, 0.17),
         iris=(0.16, 0.10, 0.06),
         hair=HairStyle((0.05, 0.045, 0.045), "buzz"),
         top=Top(Solid((0.90, 0.89, 0.86)), hem=-0.03, ease=0.010),
-        outer=Top(Trimmed(Solid((0.20, 0.27, 0.22)), (0.13, 0.18, 0.15), 0.022), sleeve=0.97, hem=-0.09, ease=0.022, open_front=0.075, collar=True, neckline=0.088),
+        outer=Top(
+            Trimmed(Solid((0.20, 0.27, 0.22)), (0.13, 0.18, 0.15), 0.022),
+            sleeve=0.97,
+            hem=-0.09,
+            ease=0.022,
+            open_front=0.075,
+            collar=True,
+            neckline=0.088,
+        ),
         bottom=Bottom(Denim((0.34, 0.35, 0.38)), width=0.078),
         shoe=Shoe((0.72, 0.70, 0.66)),
         seed=3,
@@ -182,11 +196,10 @@ def random_person(seed: int) -> Person:
     dark = float(rng.beta(1.2, 1.2))
     skin = _blend((0.93, 0.77, 0.67), (0.34, 0.22, 0.16), dark)
     skirt = woman and rng.random() < 0.4
-    top = Top(_cloth(rng), sleeve=float(rng.choice([0.0, 0.30, 0.42, 0.95])) if woman else float(rng.choice([0.42, 0.95])), hem=0.085 if skirt else -0.06)
-    bottom = Bottom(_cloth(rng), "skirt", float(rng.uniform(0.55, 0.9)), 0.12) if skirt else Bottom(Denim(_hue(rng, 0.4)), length=float(rng.choice([0.5, 1.0])))
-    if bottom.length < 0.8 and not skirt:
-        bottom = Bottom(bottom.cloth, length=bottom.length, width=0.10)
-    hair = HairStyle(_blend((0.45, 0.30, 0.15), (0.05, 0.045, 0.04), max(dark, float(rng.random()))), rng.choice(["long", "bob"] if woman else ["short", "buzz"]))
+    sleeve = float(rng.choice([0.0, 0.30, 0.42, 0.95] if woman else [0.42, 0.95]))
+    top = Top(_cloth(rng), sleeve=sleeve, hem=0.085 if skirt else -0.06)
+    hair = _blend((0.45, 0.30, 0.15), (0.05, 0.045, 0.04), max(dark, float(rng.random())))
+    kind = _KINDS[int(rng.integers(2)) + (2 if woman else 0)]
     race = rng.dirichlet([0.6] * 3)
     return Person(
         name=f"random {seed}",
@@ -195,18 +208,26 @@ def random_person(seed: int) -> Person:
             age=float(rng.uniform(0.1, 0.7)),
             muscle=float(rng.uniform(0.35, 0.65)),
             weight=float(rng.uniform(0.25, 0.8)),
-            height=float(rng.uniform(0.4, 0.62)),
+            height=float(rng.uniform(0.4, 0.55)),
             race=(float(race[0]), float(race[1]), float(race[2])),
         ),
         skin=skin,
         iris=_blend((0.30, 0.42, 0.48), (0.16, 0.10, 0.06), max(dark, float(rng.random()))),
-        hair=hair,
+        hair=HairStyle(hair, kind),
         top=top,
-        bottom=bottom,
+        bottom=_random_bottom(rng, skirt=skirt),
         shoe=Shoe(_hue(rng, 0.5)),
         tucked=bool(skirt),
         seed=seed,
     )
+
+
+def _random_bottom(rng: np.random.Generator, *, skirt: bool) -> Bottom:
+    if skirt:
+        return Bottom(_cloth(rng), "skirt", float(rng.uniform(0.55, 0.9)), 0.12)
+    if rng.random() < 0.5:
+        return Bottom(Denim(_hue(rng, 0.4)), length=0.5, width=0.10)
+    return Bottom(Denim(_hue(rng, 0.4)))
 
 
 def _blend(a: Color, b: Color, share: float) -> Color:

@@ -23,6 +23,7 @@ A_POSE: dict[str, tuple[float, float, float]] = {
     "right_elbow": (0, 0.25, 0),
 }
 
+
 def _arm(lower: float, swing: float) -> tuple[float, float, float]:
     """A shoulder that first lowers the arm about z, then swings it about x (positive = backwards), radians."""
     turn = Rotation.from_rotvec([swing, 0, 0]) * Rotation.from_rotvec([0, 0, lower])

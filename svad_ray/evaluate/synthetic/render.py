@@ -15,7 +15,7 @@ from svad_ray.evaluate.synthetic.poses import Pose
 from svad_ray.geometry.raster import MeshBuffers, project, rasterize_mesh, to_camera
 
 DISTANCE = 3.4  # metres from the camera to the axis of the turntable
-FOCAL_PER_HEIGHT = 1.64  # a 1.75 m person then fills 85 % of the picture's height
+FOCAL_PER_HEIGHT = 1.56  # a 1.8 m person then fills 85 % of the picture's height
 KEY, FILL = np.array([0.3, -0.5, -0.8]), np.array([-0.8, -0.1, -0.4])  # directions to the lights, camera axes
 AMBIENT, KEY_POWER, FILL_POWER = 0.45, 0.45, 0.15
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from scipy.ndimage import gaussian_filter, zoom
@@ -98,7 +99,7 @@ def _mirrored(points: np.ndarray) -> np.ndarray:
 def _polyline(points: np.ndarray, line: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Distance to a chain of segments, metres, and the place along it in [0, 1]."""
     best, place = np.full(points.shape[:-1], np.inf, np.float32), np.zeros(points.shape[:-1], np.float32)
-    for k, (a, b) in enumerate(zip(line[:-1], line[1:])):
+    for k, (a, b) in enumerate(pairwise(line)):
         t = np.clip(((points - a) @ (b - a)) / ((b - a) @ (b - a)), 0, 1)
         d = np.linalg.norm(points - (a + t[..., None] * (b - a)), axis=-1)
         nearer = d < best
@@ -147,7 +148,17 @@ def build_eyes(body: Mannequin, person: Person) -> list[Mesh]:
         rays = (vertices - centre) @ _to_gaze(_gaze(body, letter, centre)).T
         coords = np.concatenate([rays, np.zeros((len(rays), 3))], axis=1).astype(np.float32)
         local = inverse.reshape(-1, 3)
-        out.append(Mesh(f"{side} eye", vertices, local, body.data.lbs_weights[used], coords, local, Eyeball(person.iris, float(np.linalg.norm(rays, axis=1).max()))))
+        out.append(
+            Mesh(
+                f"{side} eye",
+                vertices,
+                local,
+                body.data.lbs_weights[used],
+                coords,
+                local,
+                Eyeball(person.iris, float(np.linalg.norm(rays, axis=1).max())),
+            )
+        )
     return out
 
 
@@ -170,7 +181,6 @@ class Eyeball:
     """Sclera, iris with a dark rim, pupil and a catchlight, by the angle to the gaze."""
 
     iris: Color
-    radius: float
 
     def __call__(self, coords: np.ndarray) -> np.ndarray:
         ray = coords[:, :3] / (np.linalg.norm(coords[:, :3], axis=1, keepdims=True) + 1e-9)
