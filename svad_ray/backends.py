@@ -74,7 +74,7 @@ _CLASSES: dict[tuple[str, str], str] = {
     ("avatar", "gaussian"): "svad_ray.stages.avatar.gaussian:GaussianAvatar",
 }
 
-EMBEDDED: dict[str, str] = dict(_CLASSES)
+EMBEDDED: dict[str, str] = dict(_CLASSES.keys())  # stage -> name
 
 _SMPLX = ModelFile("SMPLX_NEUTRAL.npz", "smpl-x.is.tue.mpg.de, after registration", "SMPL-X licence, non-commercial research")
 _FLAME = ModelFile("FLAME_NEUTRAL.pkl", "flame.is.tue.mpg.de, after registration", "FLAME licence, non-commercial research")

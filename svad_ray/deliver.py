@@ -152,7 +152,7 @@ def _body(settings: Settings, tell: StepProgress) -> Any:
     from svad_ray.body import load_body
 
     tell("body", 0.0)
-    body = load_body(settings.animate.body or None)
+    body = load_body(settings.animate.body or None, progress=lambda done, doing: tell("body", done))
     tell("body", 1.0)
     return body
 
