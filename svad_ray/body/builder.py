@@ -6,7 +6,6 @@ The file loads with this project's loader and with ``smplx.create(..., model_typ
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +21,7 @@ from svad_ray.body.makehuman import LICENCE, MakeHuman
 from svad_ray.body.names import JOINT_NAMES, PARENTS
 from svad_ray.body.tables import tables_of
 
-BUILDER_VERSION = 1  # raise with any change of what the file holds: it is part of the cache's key
+BUILDER_VERSION = 3  # raise with any change of what the file holds: it is part of the cache's key
 OPEN_BODY = "svad-open-body"
 _SHAPE_SLOTS, _EXPRESSION_SLOTS = 300, 100  # the layout's columns
 _NO_PARENT = 2**32 - 1  # how SMPL-X files write the root's parent
@@ -126,8 +125,7 @@ def _tables(arrays: dict[str, np.ndarray], regions: dict[str, np.ndarray]) -> di
     """Named vertices and region masks as plain arrays: the mesh's own masks first, the others derived from them."""
     known = {"region_names": np.array(list(regions)), "region_masks": np.stack(list(regions.values()))}
     tables = tables_of(arrays | known)
-    masks = dict(tables.regions)
-    masks["scalp"] &= ~masks["ears"] & ~masks["inner_mouth"] & ~masks["face"]
+    masks = tables.regions
     return {
         "vertex_names": np.array(list(tables.vertex)),
         "vertex_numbers": np.array(list(tables.vertex.values()), np.int64),
@@ -139,11 +137,10 @@ def _tables(arrays: dict[str, np.ndarray], regions: dict[str, np.ndarray]) -> di
 def _write_whole(path: Path, arrays: dict[str, np.ndarray]) -> None:
     """Write the npz next to its place and rename it, so that no reader meets half a file."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=".npz")
+    part = path.with_name(f".{path.stem}-{os.getpid()}.part")
     try:
-        with os.fdopen(handle, "wb") as stream:
+        with part.open("wb") as stream:
             np.savez_compressed(stream, **arrays)  # type: ignore[arg-type]
-        os.replace(name, path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)

@@ -139,7 +139,7 @@ def _palm_down(rotations: np.ndarray, at: dict[str, np.ndarray], side: str) -> N
     """Roll the hand about x until index and pinky knuckles are level; the forearm takes half of the roll."""
     wrist, elbow = JOINT_INDEX[f"{side}_wrist"], JOINT_INDEX[f"{side}_elbow"]
     knuckles = rotations[wrist] @ (at[f"{side}_index1"] - at[f"{side}_pinky1"])
-    angle = np.arctan2(-knuckles[1], knuckles[2])
+    angle = np.arctan2(knuckles[1], knuckles[2])
     rotations[wrist] = _about(0, angle) @ rotations[wrist]
     rotations[elbow] = _about(0, angle / 2) @ rotations[elbow]
 

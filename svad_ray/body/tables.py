@@ -91,9 +91,8 @@ def tables_of(data: Mapping[str, np.ndarray], *, vertex_ids: Mapping[str, int] |
     vertex |= {SHORT_NAMES.get(name, name): int(i) for name, i in (vertex_ids or {}).items()}
     if bad := [name for name, i in vertex.items() if not 0 <= i < count]:
         raise InputError(f"named vertices {', '.join(bad)} lie outside the body", expected=f"numbers below {count}")
-    regions = derive_regions(g, vertex)
-    if "region_names" in data:
-        regions |= {str(name): np.asarray(mask, bool) for name, mask in zip(data["region_names"], data["region_masks"])}
+    known = {str(name): np.asarray(mask, bool) for name, mask in zip(data.get("region_names", ()), data.get("region_masks", ()))}
+    regions = derive_regions(g, vertex, known)
     return BodyTables(
         vertex,
         regions,
@@ -172,22 +171,39 @@ def _foot(g: Geometry, side: str, sign: float) -> dict[str, int]:
     }
 
 
-def derive_regions(g: Geometry, vertex: Mapping[str, int]) -> dict[str, np.ndarray]:
-    """Region masks from skinning weights and the face's landmarks; a body file's own masks are better where it has them."""
-    v, lm = g.vertices, g.landmarks
+def derive_regions(g: Geometry, vertex: Mapping[str, int], known: Mapping[str, np.ndarray] | None = None) -> dict[str, np.ndarray]:
+    """Region masks from skinning weights and the face's landmarks; masks that are already ``known`` stay and shape the others."""
+    known = known or {}
     head = g.weight("head", "jaw") > 0.5
-    eyes = g.weight("left_eye", "right_eye") > 0.5
-    ears = np.zeros(len(v), bool)
-    for side in SIDES:
-        ears |= (
-            head & (np.linalg.norm(v - v[vertex[f"{side}_ear"]], axis=1) < EAR_RADIUS) & (np.abs(v[:, 0]) > 0.85 * abs(v[vertex[f"{side}_ear"], 0]))
-        )
-    brow, chin = lm[:10, 1].max(), v[_farthest(g, head, np.array([0.0, -1.0, 0.3])), 1]
-    front = v[:, 2] > v[[vertex["left_ear"], vertex["right_ear"]], 2].mean() + 0.02
-    face = (head | eyes) & front & (v[:, 1] < brow + 0.03) & (v[:, 1] > chin - 0.01) & ~ears
-    outer_lip, inner_lip = lm[48 - 17 : 60 - 17], lm[60 - 17 :]
-    lips = face & (cKDTree(outer_lip).query(v)[0] + cKDTree(inner_lip).query(v)[0] < 0.014)
+    eyes = known.get("eyes", g.weight("left_eye", "right_eye") > 0.5)
+    inner = known.get("inner_mouth", np.zeros(len(g.vertices), bool))
+    ears = known["ears"] if "ears" in known else _ears_region(g, vertex, head)
+    face = known["face"] if "face" in known else _face_region(g, vertex, head | eyes) & ~ears
+    lips = known["lips"] if "lips" in known else _lips_region(g, face)
     hands = {f"{side}_hand": g.weight(f"{side}_wrist", *(f"{side}_{f}{k}" for f in FINGERS for k in (1, 2, 3))) > 0.5 for side in SIDES}
     feet = {f"{side}_foot": g.weight(f"{side}_ankle", f"{side}_foot") > 0.5 for side in SIDES}
-    scalp = head & ~face & ~ears & (v[:, 1] > lm[30 - 17, 1])
-    return {**hands, "face": face, "scalp": scalp, "ears": ears, "lips": lips, "eyes": eyes, **feet, "inner_mouth": np.zeros(len(v), bool)}
+    scalp = head & ~face & ~ears & ~inner & ~eyes & (g.vertices[:, 1] > g.landmarks[30 - 17, 1])
+    return {**hands, "face": face, "scalp": scalp, "ears": ears, "lips": lips, "eyes": eyes, **feet, "inner_mouth": inner, **known}
+
+
+def _ears_region(g: Geometry, vertex: Mapping[str, int], head: np.ndarray) -> np.ndarray:
+    out = np.zeros(len(head), bool)
+    for side in SIDES:
+        root = g.vertices[vertex[f"{side}_ear"]]
+        near = np.linalg.norm(g.vertices - root, axis=1) < EAR_RADIUS
+        out |= head & near & (np.abs(g.vertices[:, 0]) > 0.85 * abs(root[0]))
+    return out
+
+
+def _face_region(g: Geometry, vertex: Mapping[str, int], head: np.ndarray) -> np.ndarray:
+    """The front of the head from chin to a little above the brows."""
+    chin = g.vertices[_farthest(g, head, np.array([0.0, -1.0, 0.3])), 1]
+    brow, ears = g.landmarks[:10, 1].max(), g.vertices[[vertex["left_ear"], vertex["right_ear"]], 2].mean()
+    _, y, z = g.vertices.T
+    return head & (z > ears + 0.02) & (y < brow + 0.03) & (y > chin - 0.01)
+
+
+def _lips_region(g: Geometry, face: np.ndarray) -> np.ndarray:
+    """Skin close to both rings of lip landmarks."""
+    outer, inner = g.landmarks[48 - 17 : 60 - 17], g.landmarks[60 - 17 :]
+    return face & (cKDTree(outer).query(g.vertices)[0] + cKDTree(inner).query(g.vertices)[0] < 0.014)

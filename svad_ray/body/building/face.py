@@ -74,7 +74,8 @@ def find_face_points(parts: Parts, template: np.ndarray, joints: np.ndarray, uni
     lids = _eye_points(view, regions["eyes"])
     nose, mouth_top = _nose_points(view, eyes, lids)
     groups = [_brow_points(view, units, lids), nose, np.concatenate([_mirrored(lids, _EYE_SWAP), lids])]
-    faces, bary = view.locate(np.concatenate(groups))
+    skin = view.shows(regions["eyes"].astype(float)) < 0.5  # lid points lie on the lid, so that they blink with it
+    faces, bary = view.locate(np.concatenate(groups), skin)
     lip_faces, lip_bary = _lip_points(view, regions["lips"] & ~regions["inner_mouth"], parts.lbs_weights[:, JOINT_INDEX["jaw"]], mouth_top)
     contour = _contour(parts, template, joints, regions)
     return FacePoints(np.concatenate([faces, lip_faces]), np.concatenate([bary, lip_bary]), *contour)

@@ -52,7 +52,7 @@ def _weights(x: np.ndarray, joint: np.ndarray, still: np.ndarray | None) -> np.n
     """Non-negative least squares of one joint on (N, n, 3) vertices."""
     people, count = x.shape[:2]
     rows = [x.transpose(0, 2, 1).reshape(-1, count), np.full((1, count), _SUM_WEIGHT), np.sqrt(people) * _SPREAD * np.eye(count)]
-    right = [joint.reshape(-1), [_SUM_WEIGHT], np.zeros(count)]
+    right = [joint.reshape(-1), np.array([_SUM_WEIGHT]), np.zeros(count)]
     if still is not None and np.any(still):
         moved = still.transpose(0, 2, 1).reshape(-1, count)
         moved = moved[np.abs(moved).max(1) > 0]
