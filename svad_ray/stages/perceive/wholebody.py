@@ -14,7 +14,7 @@ from svad_ray.stages.perceive.landmarkers import FaceLandmarks, HandLandmarks
 BODY_FROM_BLAZEPOSE = np.array([0, 2, 5, 7, 8, 11, 12, 13, 14, 15, 16, 23, 24, 25, 26, 27, 28])
 # big toe, small toe, heel of the left foot, then of the right; the small toe (-1) has no point.
 FEET_FROM_BLAZEPOSE = np.array([31, -1, 29, 32, -1, 30])
-_JAW = [127, 234, 93, 132, 172, 136, 149, 148, 152, 377, 378, 365, 397, 361, 323, 454, 356]
+_JAW = [127, 234, 93, 58, 172, 136, 149, 148, 152, 377, 378, 365, 397, 288, 323, 454, 356]
 _BROWS = [70, 63, 105, 66, 107, 336, 296, 334, 293, 300]
 _NOSE = [168, 197, 5, 4, 98, 97, 2, 326, 327]
 _EYES = [33, 160, 158, 133, 153, 144, 362, 385, 387, 263, 373, 380]
