@@ -21,7 +21,7 @@ from svad_ray.body.makehuman import LICENCE, MakeHuman
 from svad_ray.body.names import JOINT_NAMES, PARENTS
 from svad_ray.body.tables import tables_of
 
-BUILDER_VERSION = 3  # raise with any change of what the file holds: it is part of the cache's key
+BUILDER_VERSION = 5  # raise with any change of what the file holds: it is part of the cache's key
 OPEN_BODY = "svad-open-body"
 _SHAPE_SLOTS, _EXPRESSION_SLOTS = 300, 100  # the layout's columns
 _NO_PARENT = 2**32 - 1  # how SMPL-X files write the root's parent

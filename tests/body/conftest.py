@@ -9,7 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from svad_ray.body.load import body_from_arrays, read_npz
+from svad_ray.body.builder import BuildConfig, build_open_body
+from svad_ray.body.load import body_from_arrays, load_body, read_npz
+from svad_ray.body.makehuman import MakeHuman
 from svad_ray.body.model import Body
 
 GOLDEN = Path(os.environ.get("SVAD_GOLDEN", Path(__file__).parents[1] / "golden")) / "avatar"
@@ -34,3 +36,23 @@ def golden_vertex_ids() -> dict[str, int]:
 def golden_body(recorded: dict[str, np.ndarray], golden_vertex_ids: dict[str, int]) -> Body:
     """A body of 640 vertices with every feature of the layout (pose correctives, hand means, contour table)."""
     return body_from_arrays(read_npz(GOLDEN / "body_smplx.npz"), name="golden", vertex_ids=golden_vertex_ids)
+
+
+@pytest.fixture(scope="session")
+def makehuman() -> MakeHuman:
+    """The CC0 data from the model cache."""
+    from svad_ray.models import ensure
+
+    return MakeHuman.load(ensure("makehuman"))
+
+
+@pytest.fixture(scope="session")
+def small_arrays(makehuman: MakeHuman) -> dict[str, np.ndarray]:
+    """The open body's file, built from few people."""
+    return build_open_body(makehuman, BuildConfig(people=24, betas=10))
+
+
+@pytest.fixture(scope="session")
+def open_body() -> Body:
+    """The open body as users get it."""
+    return load_body()

@@ -18,7 +18,7 @@ _PIXEL = 0.00025  # metres a pixel of the front view
 _HALF = 0.14  # metres, half of the view
 _AWAY = 40.0  # metres to the camera: perspective below 0.3 %
 _BINS, _YAW = 79, 39
-_STEPS = 181  # directions that trace half an outline
+_SECTOR = np.deg2rad(3.0)  # an outline is traced by the farthest point of each such sector
 _JAW_SLOPE = 0.35  # rise of the jaw's lower edge towards the ear; what lies below belongs to throat and neck
 _DOWNWARD = -0.6  # y of normals that belong to the floor of the mouth
 _BROW_UNITS = ("browInnerUp", "browOuterUpLeft", "browOuterUpRight")
@@ -187,7 +187,7 @@ def _contour(parts: Parts, template: np.ndarray, joints: np.ndarray, regions: di
     """(79, 17) faces and (79, 17, 3) coordinates of the outline from ear to chin to ear, for every degree of yaw."""
     mask = _outline_part(parts, template, joints, regions)
     numbers = np.flatnonzero(mask[parts.faces].all(1))
-    bary = _grid(4)
+    bary = _grid(7)
     spots = np.einsum("gk,fkc->fgc", bary, template[parts.faces[numbers]]).reshape(-1, 3)
     eyes = (joints[JOINT_INDEX["left_eye"]] + joints[JOINT_INDEX["right_eye"]]) / 2
     chin = _chin(parts, template)
@@ -230,16 +230,20 @@ def _outline(spots: np.ndarray, chin: np.ndarray, yaw: float) -> np.ndarray:
     turn = np.array([[np.cos(yaw), 0, np.sin(yaw)], [0, 1, 0], [-np.sin(yaw), 0, np.cos(yaw)]])
     flat, chin2 = (spots @ turn.T)[:, :2], (turn @ chin)[:2]
     angle, radius = np.arctan2(flat[:, 0], -flat[:, 1]), np.linalg.norm(flat, axis=1)  # 0 downwards, +90 degrees to the person's left
-    low = np.arctan2(chin2[0], -chin2[1])
-    halves = []
-    for end in (-np.pi / 2, np.pi / 2):
-        path = np.array([_rim(angle, radius, a) for a in np.linspace(end, low, _STEPS)])
-        length = np.concatenate([[0], np.cumsum(np.linalg.norm(np.diff(flat[path], axis=0), axis=1))])
-        halves.append(path[np.searchsorted(length, np.linspace(0, length[-1], 9)).clip(0, _STEPS - 1)])
-    return np.concatenate([halves[0], halves[1][7::-1]])
+    low, rim = np.arctan2(chin2[0], -chin2[1]), _rim(angle, radius)
+    at = angle[rim]
+    right, left = rim[(at >= -np.pi / 2) & (at <= low)], rim[(at >= low) & (at <= np.pi / 2)][::-1]
+    return np.concatenate([_evenly(flat, right), _evenly(flat, left)[7::-1]])
 
 
-def _rim(angle: np.ndarray, radius: np.ndarray, at: float) -> int:
-    """Number of the farthest spot in a narrow sector."""
-    near = np.abs(angle - at) < np.deg2rad(1.5)
-    return int(np.where(near, radius, -1).argmax())
+def _rim(angle: np.ndarray, radius: np.ndarray) -> np.ndarray:
+    """Numbers of the farthest spot of each narrow sector, by rising angle."""
+    sector = np.floor(angle / _SECTOR)
+    order = np.lexsort((radius, sector))
+    return order[np.flatnonzero(np.diff(sector[order], append=np.inf))]
+
+
+def _evenly(flat: np.ndarray, path: np.ndarray) -> np.ndarray:
+    """(9,) numbers of a path's points at even distances along it, ends included."""
+    length = np.concatenate([[0], np.cumsum(np.linalg.norm(np.diff(flat[path], axis=0), axis=1))])
+    return path[np.abs(length[:, None] - np.linspace(0, length[-1], 9)).argmin(0)]

@@ -81,9 +81,11 @@ class Parts:
 
     def regions(self) -> dict[str, np.ndarray]:
         """(V,) bool masks that the mesh's own groups and masks tell; the others are derived like any body's."""
-        ears = self.painted("ears") > 0.5
-        face = (self.painted("face") > 0.5) & ~ears
-        inner = self.in_groups(*MOUTH) | (self.painted("inside-mouth") > 0.5)
-        masks = {"ears": ears, "face": face, "lips": self.painted("lips") > 0.5, "eyes": self.in_groups(*EYES), "inner_mouth": inner}
-        masks["face"] &= ~inner
-        return {name: mask | mask[self.mirror] for name, mask in masks.items()}
+        inner = self._both_sides(self.in_groups(*MOUTH) | (self.painted("inside-mouth") > 0.5))
+        ears = self._both_sides(self.painted("ears") > 0.5) & ~inner
+        face = self._both_sides(self.painted("face") > 0.5) & ~ears & ~inner
+        lips = self._both_sides(self.painted("lips") > 0.5)
+        return {"ears": ears, "face": face, "lips": lips, "eyes": self.in_groups(*EYES), "inner_mouth": inner}
+
+    def _both_sides(self, mask: np.ndarray) -> np.ndarray:
+        return mask | mask[self.mirror]
