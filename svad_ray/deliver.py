@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +17,14 @@ from svad_ray import models, pipeline
 from svad_ray.backends import STAGES, Backend, load
 from svad_ray.config import Settings
 from svad_ray.errors import QualityRejected, StoreError
+from svad_ray.export.report import ReportInputs, StageCost, Table, write_report
+from svad_ray.export.sheets import draw_fit, evenly
 from svad_ray.local import LocalRunner, StageRecord, StepProgress, model_hashes, prepare
 from svad_ray.store import ArtefactStore, save_avatar
 from svad_ray.subject import Avatar, BodyTrack, Photo
 
 TURNTABLE_FRAMES, TURNTABLE_FPS = 96, 24.0
-Announce = Callable[[str, float], None]
+OVERLAYS = 6
 
 
 @dataclass(frozen=True)
@@ -34,11 +37,18 @@ class Delivery:
     out: Path
 
 
-def deliver(photo: Photo, out: Path, settings: Settings, *, consent: str = "", progress: StepProgress | None = None) -> Delivery:
+Measure = Callable[[Delivery, Any], Sequence[Table]]
+"""Given a delivery and its body: tables of measured quality."""
+
+
+def deliver(
+    photo: Photo, out: Path, settings: Settings, *, consent: str = "", measure: Measure | None = None, progress: StepProgress | None = None
+) -> Delivery:
     """Make the avatar of the photo's person and write everything below ``out``; what an earlier run finished is not done again.
 
     Args:
         consent: The caller's statement that the person agrees; kept in the avatar's provenance.
+        measure: Compares the avatar with a known truth; its tables go into the report.
         progress: Told how far each step is.
 
     Raises:
@@ -62,11 +72,16 @@ def deliver(photo: Photo, out: Path, settings: Settings, *, consent: str = "", p
     facts = provenance(photo, settings, chosen, consent=consent, warnings=created.warnings, body=f"{body.name} {body.id} ({body.licence})")
     avatar = replace(created.avatar.value, facts={**created.avatar.value.facts, "provenance": facts})
     delivery = Delivery(created, avatar, records, out)
-    _write_files(delivery, body, tell)
+    turntable = _write_files(delivery, body, tell)
+    tell("report", 0.0)
+    tables = measure(delivery, body) if measure else ()
+    write_report(report_inputs(delivery, body, turntable, tables), out / "report.html")
+    tell("report", 1.0)
     return delivery
 
 
-def _write_files(delivery: Delivery, body: Any, tell: StepProgress) -> None:
+def _write_files(delivery: Delivery, body: Any, tell: StepProgress) -> np.ndarray:
+    """Avatar folder, PLY and turntable; returns the turntable's frames."""
     from svad_ray.export.ply import write_ply
     from svad_ray.export.video import write_mp4
 
@@ -76,6 +91,57 @@ def _write_files(delivery: Delivery, body: Any, tell: StepProgress) -> None:
     track = turntable_track(delivery.avatar, body)
     frames = rendered(delivery.avatar, track, tell=lambda done: tell("turntable", done))
     write_mp4(iter(frames), delivery.out / "turntable.mp4", TURNTABLE_FPS)
+    return frames
+
+
+def report_inputs(delivery: Delivery, body: Any, turntable: np.ndarray, tables: Sequence[Table]) -> ReportInputs:
+    """Everything that the report page shows."""
+    made = delivery.created
+    return ReportInputs(
+        name=made.photo.name,
+        photo=made.photo.image,
+        perception=made.perception.value,
+        generated=made.animation.value.clip.frames,
+        identity=made.identity.value.frames,
+        restored=made.restored.value.frames,
+        remarks=made.restored.value.remarks,
+        fit_overlays=fit_overlays(made.restored.value.frames, made.track.value, body),
+        turntable=turntable,
+        costs=[_cost(record) for record in delivery.records],
+        warnings=[*made.warnings, *made.photo.notes],
+        provenance=delivery.avatar.facts["provenance"],
+        metrics=tables,
+    )
+
+
+def _cost(record: StageRecord) -> StageCost:
+    note = f"{record.kept} of {record.blocks} from an earlier run" if record.kept else ""
+    return StageCost(f"{record.name} ({record.backend})", record.usage.wall_s, record.usage.cpu_s, record.usage.peak_gib, note)
+
+
+def fit_overlays(frames: np.ndarray, track: BodyTrack, body: Any, *, count: int = OVERLAYS) -> list[np.ndarray]:
+    """Some frames with the fitted body drawn over them."""
+    overlays = []
+    for i in evenly(len(frames), count):
+        one = track.frames(slice(i, i + 1))
+        posed = posed_body(one, body)
+        vertices, joints = posed.vertices[0].numpy(), posed.joints[0, :55].numpy()
+        overlays.append(draw_fit(frames[i], vertices, one.viewmats[0], one.Ks[0], joints=joints, parents=list(body.parents)))
+    return overlays
+
+
+def posed_body(track: BodyTrack, body: Any) -> Any:
+    """``body`` in every pose of ``track``: vertices (T, V, 3) and joints (T, J, 3), metres."""
+    import torch
+
+    per_frame = ("expression", "global_orient", "body_pose", "left_hand_pose", "right_hand_pose", "jaw_pose", "leye_pose", "reye_pose", "transl")
+    values: dict[str, torch.Tensor | None] = {name: torch.as_tensor(getattr(track, name), dtype=torch.float32) for name in per_frame}
+    for name in ("vertex_offset", "joint_offset", "locator_offset"):
+        offset = getattr(track, name)
+        values[name] = None if offset is None else torch.as_tensor(offset, dtype=torch.float32)
+    betas = torch.as_tensor(track.betas, dtype=torch.float32).expand(len(track), -1)
+    with torch.no_grad():
+        return body.forward(betas=betas, **values)
 
 
 def rendered(avatar: Avatar, track: BodyTrack, *, tell: Callable[[float], None] = lambda done: None) -> np.ndarray:
@@ -123,7 +189,12 @@ def chosen_backends(settings: Settings) -> tuple[Backend, ...]:
 def fetch_models(backends: tuple[Backend, ...], tell: StepProgress) -> None:
     """Fetch what is missing of the backends' model packages."""
     for name in dict.fromkeys(name for backend in backends for name in backend.models):
-        models.ensure(name, progress=lambda sentence, done, name=name: tell(f"models: {name}", done))
+        models.ensure(name, progress=partial(fetching, tell, name))
+
+
+def fetching(tell: StepProgress, name: str, sentence: str, done: float) -> None:
+    """A model package's progress as a step's."""
+    tell(f"models: {name}", done)
 
 
 def provenance(
