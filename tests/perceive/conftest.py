@@ -60,3 +60,26 @@ def street(tmp_path_factory) -> np.ndarray:
         pytest.skip(f"the package with the street photo cannot be had: {client.stderr.strip()[-200:]}")
     with zipfile.ZipFile(next(folder.glob("*.whl"))) as wheel:
         return np.asarray(Image.open(io.BytesIO(wheel.read("ultralytics/assets/bus.jpg"))).convert("RGB"))
+
+
+@pytest.fixture
+def standing() -> np.ndarray:
+    """(33, 2) pixels: a stick figure 300 px high, torso 90 px, in a 240 x 360 picture."""
+    points = np.zeros((33, 2), np.float32)
+    points[:11] = [120, 60]
+    points[[7, 8]] = [[128, 60], [112, 60]]
+    pairs = {
+        11: (140, 95),
+        13: (160, 140),
+        15: (170, 180),
+        19: (172, 200),
+        23: (133, 185),
+        25: (135, 250),
+        27: (136, 320),
+        29: (134, 332),
+        31: (145, 338),
+    }
+    for number, (x, y) in pairs.items():
+        points[number], points[number + 1] = (x, y), (240 - x, y)
+    points[[17, 18, 21, 22]] = points[[19, 20, 19, 20]]
+    return points

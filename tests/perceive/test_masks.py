@@ -10,28 +10,6 @@ from svad_ray.stages.perceive.crops import Roi
 from svad_ray.stages.perceive.masks import _axis_distance, connected_to, guided_upsample, limb_distance, person_mask
 
 
-def standing() -> np.ndarray:
-    """(33, 2) pixels: a stick figure 300 px high, torso 90 px, in a 240 x 360 picture."""
-    points = np.zeros((33, 2), np.float32)
-    points[:11] = [120, 60]
-    points[[7, 8]] = [[128, 60], [112, 60]]
-    pairs = {
-        11: (140, 95),
-        13: (160, 140),
-        15: (170, 180),
-        19: (172, 200),
-        23: (133, 185),
-        25: (135, 250),
-        27: (136, 320),
-        29: (134, 332),
-        31: (145, 338),
-    }
-    for number, (x, y) in pairs.items():
-        points[number], points[number + 1] = (x, y), (240 - x, y)
-    points[[17, 18, 21, 22]] = points[[19, 20, 19, 20]]
-    return points
-
-
 def test_distance_to_a_segment():
     distance = _axis_distance(np.array([10.5, 20.5]), np.array([30.5, 20.5]), 40, 50)
     assert distance[20, 15] == 0
@@ -40,8 +18,8 @@ def test_distance_to_a_segment():
     np.testing.assert_allclose(_axis_distance(np.array([5.5, 5.5]), np.array([5.5, 5.5]), 10, 10)[8, 9], 5)
 
 
-def test_limbs_reach_the_body_and_not_the_neighbour():
-    distance = limb_distance(standing(), 360, 240)
+def test_limbs_reach_the_body_and_not_the_neighbour(standing):
+    distance = limb_distance(standing, 360, 240)
     assert distance[140, 120] < 0.5 and distance[30, 120] < 1 and distance[337, 144] < 0.05
     assert distance[300, 10] > 1 and distance[180, 235] > 1
 
@@ -80,8 +58,8 @@ def test_components_without_a_seed_go():
     assert not connected_to(mask, np.zeros_like(seeds)).any()
 
 
-def test_a_neighbours_piece_is_dropped_and_the_person_stays():
-    points, height, width = standing(), 360, 240
+def test_a_neighbours_piece_is_dropped_and_the_person_stays(standing):
+    points, height, width = standing, 360, 240
     body = (limb_distance(points, height, width) < 0.45).astype(np.float32)
     stain = np.zeros_like(body)
     stain[250:330, 5:50] = 1
