@@ -10,7 +10,6 @@ import numpy as np
 from svad_ray.body.makehuman import Phenotype
 from svad_ray.evaluate.synthetic.fabrics import Buttoned, Color, Denim, Dots, Material, Plaid, Printed, Shoe, Solid, Stripes, Trimmed
 
-
 HairKind = Literal["none", "buzz", "short", "bob", "long"]
 _KINDS: tuple[HairKind, ...] = ("short", "buzz", "bob", "long")
 

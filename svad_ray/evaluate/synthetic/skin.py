@@ -156,7 +156,7 @@ def build_eyes(body: Mannequin, person: Person) -> list[Mesh]:
                 body.data.lbs_weights[used],
                 coords,
                 local,
-                Eyeball(person.iris, float(np.linalg.norm(rays, axis=1).max())),
+                Eyeball(person.iris),
             )
         )
     return out
