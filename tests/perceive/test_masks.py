@@ -7,7 +7,7 @@ import numpy as np
 from scipy import ndimage
 
 from svad_ray.stages.perceive.crops import Roi
-from svad_ray.stages.perceive.masks import _axis_distance, connected_to, guided_upsample, limb_distance, person_mask
+from svad_ray.stages.perceive.masks import _axis_distance, _coarse_limb_distance, connected_to, guided_upsample, limb_distance, person_mask
 
 
 def test_distance_to_a_segment():
@@ -22,6 +22,12 @@ def test_limbs_reach_the_body_and_not_the_neighbour(standing):
     distance = limb_distance(standing, 360, 240)
     assert distance[140, 120] < 0.5 and distance[30, 120] < 1 and distance[337, 144] < 0.05
     assert distance[300, 10] > 1 and distance[180, 235] > 1
+
+
+def test_coarse_distance_is_the_distance(standing):
+    coarse, full = _coarse_limb_distance(standing, 359, 238), limb_distance(standing, 359, 238)
+    assert coarse.shape == full.shape
+    assert np.abs(coarse - full).max() < 0.12 and abs(float((coarse - full).mean())) < 0.01  # largest at the kink on an axis
 
 
 def test_guided_filter_equals_its_definition():
