@@ -21,7 +21,7 @@ from svad_ray.body.makehuman import LICENCE, MakeHuman
 from svad_ray.body.names import JOINT_NAMES, PARENTS
 from svad_ray.body.tables import tables_of
 
-BUILDER_VERSION = 5  # raise with any change of what the file holds: it is part of the cache's key
+BUILDER_VERSION = 7  # raise with any change of what the file holds: it is part of the cache's key
 OPEN_BODY = "svad-open-body"
 _SHAPE_SLOTS, _EXPRESSION_SLOTS = 300, 100  # the layout's columns
 _NO_PARENT = 2**32 - 1  # how SMPL-X files write the root's parent
@@ -123,15 +123,18 @@ def _layout(parts: Parts, template: np.ndarray, shapes: np.ndarray, directions: 
 
 def _tables(arrays: dict[str, np.ndarray], regions: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Named vertices and region masks as plain arrays: the mesh's own masks first, the others derived from them."""
-    known = {"region_names": np.array(list(regions)), "region_masks": np.stack(list(regions.values()))}
-    tables = tables_of(arrays | known)
-    masks = tables.regions
-    return {
-        "vertex_names": np.array(list(tables.vertex)),
-        "vertex_numbers": np.array(list(tables.vertex.values()), np.int64),
-        "region_names": np.array(list(masks)),
-        "region_masks": np.stack(list(masks.values())),
-    }
+    # The painted face leaves lids, eye sockets and nostrils out: the geometric one fills them in.
+    painted = {name: mask for name, mask in regions.items() if name != "face"}
+    filled = tables_of(arrays | _masks(painted)).regions["face"] & ~painted["inner_mouth"] & ~painted["eyes"]
+    height = arrays["v_template"][:, 1]
+    filled &= height >= height[regions["face"]].min()  # the throat is no face
+    tables = tables_of(arrays | _masks(painted | {"face": regions["face"] | filled}))
+    vertices = {"vertex_names": np.array(list(tables.vertex)), "vertex_numbers": np.array(list(tables.vertex.values()), np.int64)}
+    return vertices | _masks(tables.regions)
+
+
+def _masks(regions: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    return {"region_names": np.array(list(regions)), "region_masks": np.stack(list(regions.values()))}
 
 
 def _write_whole(path: Path, arrays: dict[str, np.ndarray]) -> None:

@@ -18,6 +18,11 @@ GOLDEN = Path(os.environ.get("SVAD_GOLDEN", Path(__file__).parents[1] / "golden"
 
 
 @pytest.fixture(scope="session")
+def golden_folder() -> Path:
+    return GOLDEN
+
+
+@pytest.fixture(scope="session")
 def recorded() -> dict[str, np.ndarray]:
     """Inputs and outputs of the official layers on the synthetic body."""
     if not (GOLDEN / "item1_smplx.npz").is_file():

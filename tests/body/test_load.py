@@ -10,12 +10,11 @@ import torch
 
 from svad_ray.body.load import body_from_arrays, content_id, load_body, read_npz
 from svad_ray.errors import InputError, WeightsMissing
-from tests.body.conftest import GOLDEN
 
 
 @pytest.fixture
-def arrays(recorded) -> dict[str, np.ndarray]:
-    return read_npz(GOLDEN / "body_smplx.npz")
+def arrays(recorded, golden_folder: Path) -> dict[str, np.ndarray]:
+    return read_npz(golden_folder / "body_smplx.npz")
 
 
 def test_a_missing_file_is_told(tmp_path: Path) -> None:

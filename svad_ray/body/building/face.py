@@ -231,8 +231,9 @@ def _outline(spots: np.ndarray, chin: np.ndarray, yaw: float) -> np.ndarray:
     flat, chin2 = (spots @ turn.T)[:, :2], (turn @ chin)[:2]
     angle, radius = np.arctan2(flat[:, 0], -flat[:, 1]), np.linalg.norm(flat, axis=1)  # 0 downwards, +90 degrees to the person's left
     low, rim = np.arctan2(chin2[0], -chin2[1]), _rim(angle, radius)
-    at = angle[rim]
-    right, left = rim[(at >= -np.pi / 2) & (at <= low)], rim[(at >= low) & (at <= np.pi / 2)][::-1]
+    at, tip = angle[rim], ((spots - chin) ** 2).sum(1).argmin()
+    right = np.append(rim[(at >= -np.pi / 2) & (at < low - _SECTOR / 2)], tip)
+    left = np.append(rim[(at > low + _SECTOR / 2) & (at <= np.pi / 2)][::-1], tip)
     return np.concatenate([_evenly(flat, right), _evenly(flat, left)[7::-1]])
 
 
