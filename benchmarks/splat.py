@@ -103,14 +103,14 @@ def peak_gflops() -> float:
 
 
 @numba.njit
-def _lanes(order, boxes, packed, offsets, ranks, used, tiles_x, width, height):
+def _lanes(boxes, packed, offsets, ranks, used, tiles_x, width, height):
     """Lanes that compositing evaluates, up to each tile's last Gaussian that anyone still saw."""
     lanes, threshold = 0, composite._LOG2_ALPHA_MIN
     for tile in range(len(offsets) - 1):
         left, upper = (tile % tiles_x) * binning.TILE, (tile // tiles_x) * binning.TILE
         for place in range(offsets[tile], offsets[tile] + used[tile]):
             rank = ranks[place]
-            box, row = boxes[order[rank]], packed[rank]
+            box, row = boxes[rank], packed[rank]
             x0, x1 = max(left, box[0]), min(left + binning.TILE, width, box[1])
             for y in range(max(upper, box[2]), min(upper + binning.TILE, height, box[3])):
                 dy = row[1] - np.float32(y) - np.float32(0.5)
@@ -127,7 +127,7 @@ def count_lanes(gaussians: list[Tensor], size: int) -> int:
     view, K = camera(size)
     image, _, _ = rasterization(means, *gaussians[1:], view, K, size, size)
     node = image.grad_fn.next_functions[0][0]
-    _, _, _, _, _, boxes, order, offsets, ranks, _, _, tiles_x, _, ends, _, _, packs = node.inputs
+    _, _, _, _, _, boxes, _, offsets, ranks, _, _, tiles_x, _, ends, _, _, packs = node.inputs
     tile, counts = binning.TILE, np.diff(offsets)
     last = [ends[t // tiles_x * tile : (t // tiles_x + 1) * tile, t % tiles_x * tile : (t % tiles_x + 1) * tile].max() for t in range(len(counts))]
     used = np.minimum(counts, np.array(last)).astype(np.int64)
@@ -139,7 +139,7 @@ def masked_stores() -> dict[str, int]:
     f, i, tag = numba.float32, numba.int64, numba.types.UniTuple(numba.float64, 3)
     arrays = {n: numba.types.Array(f, n, "C") for n in (1, 2, 3)}
     ints = {n: numba.types.Array(numba.int32, n, "C") for n in (1, 2)}
-    lists = (arrays[2], ints[1], ints[2], ints[1], ints[1])
+    lists = (arrays[2], ints[2], ints[1], ints[1])
     forward = (i, i, *lists, i, tag, i, arrays[1], arrays[3], arrays[2], arrays[2])
     backward = (i, i, *lists, ints[1], i, tag, i, arrays[1], arrays[2], arrays[2], arrays[3], arrays[2], arrays[2])
     found = {}
@@ -170,9 +170,8 @@ def report(count: int, size: int, threads: int, peak: float, *, repeats: int) ->
         whole()
         (fw, fc), (ww, wc) = best(forward, repeats=repeats), best(whole, repeats=repeats)
         limit = lanes * (FLOPS_FORWARD + FLOPS_BACKWARD) / peak / 1e6
-        print(
-            f"{count:6d} Gaussians {size:3d} px, {number} thread(s): forward {fw:5.1f} ms wall, {fc:5.1f} CPU; with backward {ww:5.1f} wall, {wc:5.1f} CPU"
-        )
+        times = f"forward {fw:5.1f} ms wall, {fc:5.1f} CPU; with backward {ww:5.1f} wall, {wc:5.1f} CPU"
+        print(f"{count:6d} Gaussians {size:3d} px, {number} thread(s): {times}")
         print(f"       {lanes / 1e6:.2f} M lanes: {wc / limit:.1f} x the CPU time that blending alone would take at FMA peak")
 
 

@@ -133,6 +133,7 @@ class Blending(torch.autograd.Function):
         tiles_x, tiles_y = -(-width // binning.TILE), -(-height // binning.TILE)
         order = binning.depth_order(box, d)
         offsets, ranks, slot_of, firsts = binning.tile_lists(order, box, tiles_x, tiles_y)
+        ranked = box[order]
         image = np.empty((height, width, f.shape[1]), np.float32)
         transmittance, ends = np.empty((height, width), np.float32), np.empty((height, width), np.float32)
         ranges, groups, packs = tile_ranges(offsets), channel_groups(f.shape[1]), []
@@ -143,17 +144,17 @@ class Blending(torch.autograd.Function):
                 binning.pack(a, b, order, m, c, o, f, channel, len(tag), packed)
 
             def blend(a: int, b: int, channel=channel, tag=tag, packed=packed) -> None:
-                composite.composite_forward(a, b, packed, order, box, offsets, ranks, tiles_x, tag, channel, bg, image, transmittance, ends)
+                composite.composite_forward(a, b, packed, ranked, offsets, ranks, tiles_x, tag, channel, bg, image, transmittance, ends)
 
             run_ranges(pack, even_ranges(len(order), block=_BLOCK))
             run_ranges(blend, ranges)
             packs.append(packed)
-        ctx.inputs = (m, c, f, o, bg, box, order, offsets, ranks, slot_of, firsts, tiles_x, transmittance, ends, ranges, groups, packs)
+        ctx.inputs = (m, c, f, o, bg, ranked, order, offsets, ranks, slot_of, firsts, tiles_x, transmittance, ends, ranges, groups, packs)
         return torch.from_numpy(image), torch.from_numpy(1 - transmittance)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
-        m, c, f, o, bg, box, order, offsets, ranks, slot_of, firsts, tiles_x, transmittance, ends, ranges, groups, packs = ctx.inputs
+        m, c, f, o, bg, ranked, order, offsets, ranks, slot_of, firsts, tiles_x, transmittance, ends, ranges, groups, packs = ctx.inputs
         v_image, v_alpha = _gradient(grads[0], (*transmittance.shape, f.shape[1])), _gradient(grads[1], transmittance.shape)
         v_m, v_c, v_f, v_o = np.zeros_like(m), np.zeros_like(c), np.zeros_like(f), np.zeros_like(o)
         for (channel, tag), packed in zip(groups, packs):
@@ -161,7 +162,7 @@ class Blending(torch.autograd.Function):
             real = min(len(tag), f.shape[1] - channel)
 
             def unblend(a: int, b: int, channel=channel, tag=tag, packed=packed, slots=slots) -> None:
-                composite.composite_backward(a, b, packed, order, box, offsets, ranks, slot_of, tiles_x, tag, channel, bg, transmittance, ends,
+                composite.composite_backward(a, b, packed, ranked, offsets, ranks, slot_of, tiles_x, tag, channel, bg, transmittance, ends,
                                              v_image, v_alpha, slots)  # fmt: skip
 
             def reduce(a: int, b: int, channel=channel, real=real, packed=packed, slots=slots) -> None:

@@ -30,6 +30,7 @@ from svad_ray.splat.kernels.simd import (
     lane_numbers,
     load,
     minimum,
+    prefetch,
     store,
 )
 
@@ -41,6 +42,7 @@ _SLACK = _f(0.02)  # pixels added to a span's half width against rounding
 _NEVER = _f(2**24)  # beyond every place that float32 can count
 WIDTHS = (1, 3, 4, 8)  # channel counts that kernels are compiled for
 MOMENTS = 6
+_AHEAD = 6  # Gaussians between asking for a row and using it; rows of one tile lie too far apart for the hardware to guess
 _STRIDE = TILE + 8  # a step may run seven pixels past the tile
 _PLANE = TILE * _STRIDE
 
@@ -63,11 +65,11 @@ def _clear_rest(frame, columns, rows):
 
 
 @kernel
-def composite_forward(start, stop, packed, order, boxes, offsets, ranks, tiles_x, tag, channel, background, image, transmittance, ends):
+def composite_forward(start, stop, packed, boxes, offsets, ranks, tiles_x, tag, channel, background, image, transmittance, ends):
     """Render tiles ``start:stop``.
 
     Args:
-        packed: [n, ROW] from `binning.pack`; order, offsets, ranks: from `binning`; boxes: [N, 4] pixel boxes.
+        packed: [n, ROW] from `binning.pack`; offsets, ranks: from `binning`; boxes: [n, 4] pixel boxes by rank.
         tag: A tuple whose length is the compiled channel count (one of `WIDTHS`).
         channel: First channel of ``image`` to write.
         background: [D].
@@ -78,7 +80,7 @@ def composite_forward(start, stop, packed, order, boxes, offsets, ranks, tiles_x
     count = len(tag)
     height, width, depth = image.shape
     real = min(count, depth - channel)
-    data = packed.reshape(packed.size)
+    data, spans = packed.reshape(packed.size), boxes.reshape(boxes.size)
     frame = np.empty((3 + count) * _PLANE, np.float32)  # planes: transmittance (0 once ended), final transmittance, end, colours
     lanes = lane_numbers()
     alpha_max, threshold, last, zero = broadcast(_ALPHA_MAX), broadcast(_LOG2_ALPHA_MIN), broadcast(_END), broadcast(_ZERO)
@@ -96,11 +98,13 @@ def composite_forward(start, stop, packed, order, boxes, offsets, ranks, tiles_x
             row = rank * 16
             x0, y0, half, slope = data[row], data[row + 1], data[row + 2], data[row + 3]
             schur, log_opacity, inverse = data[row + 4], data[row + 5], data[row + 6]
-            i = order[rank]
-            box_from, box_to = max(left, np.int64(boxes[i, 0])), min(right, np.int64(boxes[i, 1]))
+            ahead = np.int64(ranks[min(place + _AHEAD, behind - 1)])
+            prefetch(data, ahead * 16)
+            prefetch(spans, ahead * 4)
+            box_from, box_to = max(left, np.int64(boxes[rank, 0])), min(right, np.int64(boxes[rank, 1]))
             wide = box_to - box_from > 8
             minus_half = broadcast(-half)
-            for y in range(max(upper, np.int64(boxes[i, 2])), min(lower, np.int64(boxes[i, 3]))):
+            for y in range(max(upper, np.int64(boxes[rank, 2])), min(lower, np.int64(boxes[rank, 3]))):
                 dy = y0 - _f(y) - _HALF
                 peak = log_opacity - schur * dy * dy
                 centre = x0 + slope * dy - _HALF
@@ -143,7 +147,7 @@ def composite_forward(start, stop, packed, order, boxes, offsets, ranks, tiles_x
 
 
 @kernel
-def composite_backward(start, stop, packed, order, boxes, offsets, ranks, slot_of, tiles_x, tag, channel, background,
+def composite_backward(start, stop, packed, boxes, offsets, ranks, slot_of, tiles_x, tag, channel, background,
                        transmittance, ends, v_image, v_alpha, slots):  # fmt: skip
     """Fill the gradient slots of every pair in tiles ``start:stop``, walking each tile's list from the back.
 
@@ -157,7 +161,7 @@ def composite_backward(start, stop, packed, order, boxes, offsets, ranks, slot_o
     count = len(tag)
     height, width, depth = v_image.shape
     real = min(count, depth - channel)
-    data = packed.reshape(packed.size)
+    data, spans = packed.reshape(packed.size), boxes.reshape(boxes.size)
     frame = np.empty((3 + count) * _PLANE, np.float32)  # planes: transmittance, R, end, gradient of the image
     sums = np.empty(count * 8, np.float32)
     lanes = lane_numbers()
@@ -192,14 +196,16 @@ def composite_backward(start, stop, packed, order, boxes, offsets, ranks, slot_o
             row = rank * 16
             x0, y0, half, slope = data[row], data[row + 1], data[row + 2], data[row + 3]
             schur, log_opacity, inverse = data[row + 4], data[row + 5], data[row + 6]
-            i = order[rank]
-            box_from, box_to = max(left, np.int64(boxes[i, 0])), min(right, np.int64(boxes[i, 1]))
+            ahead = np.int64(ranks[max(place - _AHEAD, first)])
+            prefetch(data, ahead * 16)
+            prefetch(spans, ahead * 4)
+            box_from, box_to = max(left, np.int64(boxes[rank, 0])), min(right, np.int64(boxes[rank, 1]))
             wide = box_to - box_from > 8
             minus_half, index = broadcast(-half), broadcast(_f(place - first))
             g, gu, guu, gy, guy, gyy = zero, zero, zero, zero, zero, zero
             for k in range(count):
                 store(sums, k * 8, zero)
-            for y in range(max(upper, np.int64(boxes[i, 2])), min(lower, np.int64(boxes[i, 3]))):
+            for y in range(max(upper, np.int64(boxes[rank, 2])), min(lower, np.int64(boxes[rank, 3]))):
                 dy = y0 - _f(y) - _HALF
                 peak = log_opacity - schur * dy * dy
                 centre = x0 + slope * dy - _HALF

@@ -182,6 +182,20 @@ def store(typingctx, array, index, value):
     return types.void(array, types.intp, vec8), emit
 
 
+@intrinsic
+def prefetch(typingctx, array, index):
+    """Ask for the cache line of element ``index`` of a contiguous array."""
+
+    def emit(context, builder, signature, values):
+        data = builder.gep(context.make_array(signature.args[0])(context, builder, values[0]).data, [values[1]])
+        byte = ir.IntType(8).as_pointer()
+        function = cgutils.get_or_insert_function(builder.module, ir.FunctionType(ir.VoidType(), [byte, _I32, _I32, _I32]), "llvm.prefetch.p0")
+        builder.call(function, [builder.bitcast(data, byte), *(ir.Constant(_I32, n) for n in (0, 3, 1))])  # read, keep, data
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp), emit
+
+
 def _operator(symbol: Any, implementation: Any) -> None:
     @overload(symbol)
     def _(left, right):
