@@ -6,6 +6,7 @@ Run again after a kill or Ctrl-C, it finds what is committed and goes on; a stag
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from functools import cached_property, partial
@@ -156,6 +157,8 @@ def prepare(settings: Settings) -> int:
 
     from svad_ray.splat.threads import set_threads
 
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")  # LiteRT's notes on its delegate are of no use to a user
+    warnings.filterwarnings("ignore", message="Sparse invariant checks")
     threads = settings.threads or cores()
     torch.set_num_threads(threads)
     cv2.setNumThreads(threads)
