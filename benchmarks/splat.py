@@ -131,7 +131,7 @@ def count_lanes(gaussians: list[Tensor], size: int) -> int:
     tile, counts = binning.TILE, np.diff(offsets)
     last = [ends[t // tiles_x * tile : (t // tiles_x + 1) * tile, t % tiles_x * tile : (t % tiles_x + 1) * tile].max() for t in range(len(counts))]
     used = np.minimum(counts, np.array(last)).astype(np.int64)
-    return int(_lanes(order, boxes, packs[0], offsets, ranks, used, tiles_x, size, size))
+    return int(_lanes(boxes, packs[0], offsets, ranks, used, tiles_x, size, size))
 
 
 def masked_stores() -> dict[str, int]:

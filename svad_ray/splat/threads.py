@@ -84,7 +84,8 @@ def run_ranges(work: Callable[[int, int], object], ranges: Sequence[tuple[int, i
         drain()
     finally:
         for helper in helpers:
-            helper.result()
+            if not helper.cancel():  # one that has not started has nothing left to do; on a busy machine waiting for it would cost a time slice
+                helper.result()
 
 
 def even_ranges(count: int, *, block: int) -> list[tuple[int, int]]:
