@@ -49,8 +49,12 @@ def mobility(body: Body) -> tuple[np.ndarray, sp.csc_matrix]:
 _LIMBS = [(f"{s}_{a}", f"{s}_{b}") for s in ("left", "right") for a, b in (("hip", "knee"), ("knee", "ankle"), ("shoulder", "elbow"), ("elbow", "wrist"))]
 
 
-def ring_basis(body: Body, *, spacing: float = 0.03) -> sp.csr_matrix:
-    """(V, R) partition of unity: hat functions along the torso, the head and each limb segment, blended by skinning weights.
+_ARMS = {i for i, (a, _) in enumerate(_LIMBS) if a.endswith(("shoulder", "elbow"))}
+ARM_STIFFNESS = 12.0  # sleeves: an arm before the body has no outline of its own, so its rings must not swell to explain the torso's
+
+
+def ring_basis(body: Body, *, spacing: float = 0.03) -> tuple[sp.csr_matrix, np.ndarray]:
+    """(V, R) partition of unity, hat functions along the torso, the head and each limb segment, blended by skinning weights; (R,) stiffness.
 
     Args:
         spacing: Distance of neighbouring rings along the axis, metres.
@@ -68,7 +72,9 @@ def ring_basis(body: Body, *, spacing: float = 0.03) -> sp.csr_matrix:
     blocks.append(_hats(v[:, 1], spacing, v[:, 1].min(), v[:, 1].max(), np.clip(rest - head, 0, 1)))
     blocks.append(_hats(v[:, 1], spacing, joints[J["neck"], 1], v[:, 1].max(), head))
     basis = sp.hstack(blocks).tocsr()
-    return basis[:, np.asarray(basis.sum(0)).ravel() > 1e-3].tocsr()
+    stiffness = np.concatenate([np.full(b.shape[1], ARM_STIFFNESS if i in _ARMS else 1.0) for i, b in enumerate(blocks)])
+    used = np.asarray(basis.sum(0)).ravel() > 1e-3
+    return basis[:, used].tocsr(), stiffness[used]
 
 
 def _hats(t: np.ndarray, spacing: float, low: float, high: float, weight: np.ndarray) -> sp.coo_matrix:
@@ -114,7 +120,8 @@ def clothe(
     count = len(free)
     solve_n = splu((sp.eye(count) + w.smooth_normal * lap).tocsc())
     solve_f = splu((sp.eye(count) + w.smooth_free * lap).tocsc())
-    rings = _to_torch(ring_basis(body))
+    basis, stiffness = ring_basis(body)
+    rings, stiffness = _to_torch(basis), torch.tensor(stiffness, dtype=torch.float32)[:, None]
     mobile, renderer = torch.tensor(free)[:, None], OutlineRenderer(body)
     target = MaskTarget(mask, longest, state.Ks[0], ignore_border=ignore_border)
     posed = pose_body(body, (body.J_regressor @ shaped(body, state.betas)), state.pose, state.transl)
@@ -134,7 +141,7 @@ def clothe(
         alpha = renderer.alpha(surface, vertex_normals(surface.detach(), renderer.faces), posed.skin[0], state.viewmats[0], target)
         error = (target.weight * (alpha - target.mask).pow(2)).sum() / target.area
         penalty = w.normal * normal.pow(2).mean() + w.free * loose.pow(2).mean() + w.inward * torch.relu(-normal - belt).pow(2).mean()
-        penalty = penalty + w.ring * r.pow(2).mean() + w.ring_inward * torch.relu(-r).pow(2).mean()
+        penalty = penalty + w.ring * (stiffness * r.pow(2)).mean() + w.ring_inward * torch.relu(-r).pow(2).mean()
         adam.zero_grad()
         (error + penalty).backward()
         adam.step()

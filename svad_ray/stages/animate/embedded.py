@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from svad_ray.backends import Backend
 from svad_ray.body import load_body
 from svad_ray.body.model import Body
 from svad_ray.config import AnimateConfig
@@ -22,7 +23,7 @@ from svad_ray.geometry.raster import to_camera
 from svad_ray.motion import load_motion, retarget
 from svad_ray.stages.animate.appearance import Appearance, draw
 from svad_ray.stages.animate.completion import complete
-from svad_ray.stages.animate.projection import look_at_photo
+from svad_ray.stages.animate.projection import limbs_in_front, look_at_photo
 from svad_ray.subject import Animation, BodyTrack, Clip, Perception, Photo
 
 SHAPES = 20  # betas that the fit's body has; the first ten move
@@ -63,7 +64,9 @@ def reproject(body: Body, photo: Photo, perception: Perception, config: AnimateC
     rest_joints = body.J_regressor @ shaped(body, state.betas)
     skin = pose_body(body, rest_joints, state.pose, state.transl).skin[0]
     points = to_camera(surface.posed(skin), state.viewmats[0].numpy())
-    seen = look_at_photo(surface, points, state.Ks[0].numpy(), to_float(photo.image), mask)
+    rows = np.flatnonzero(mask.any(1))
+    limbs = limbs_in_front(perception.landmarks, perception.visibility, perception.landmarks_world, mask.shape, float(np.ptp(rows) + 1))
+    seen = look_at_photo(surface, points, state.Ks[0].numpy(), to_float(photo.image), mask, limbs=limbs)
     look = complete(surface, seen, perception.face_mesh, mask, seed=config.seed)
     progress(0.4)
     return Reprojection(state.to_track(body, vertex_offset=offset), surface, look, rest_joints)
@@ -93,6 +96,17 @@ def spread(motion: BodyTrack, frames: int) -> BodyTrack:
 class ReprojectionAnimate:
     """The animate stage's embedded backend."""
 
+    backend = Backend(
+        name="reprojection",
+        stage="animate",
+        summary="Body fitted to the photo, moved to its outline, photo projected and completed, rendered in every pose",
+        code_licence="Apache-2.0",
+        weights_licence="open body built from CC0 data",
+        commercial=True,
+        commercial_reason="everything it uses is CC0 or Apache-2.0",
+        models=("makehuman",),
+        memory_gib=1.5,
+    )
     version = 1
 
     def __init__(self, config: AnimateConfig | None = None) -> None:

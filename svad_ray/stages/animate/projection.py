@@ -17,6 +17,8 @@ from svad_ray.stages.animate.appearance import odd, smoothstep
 FACING = (0.10, 0.45)  # cosine between normal and view where the photo's weight goes from 0 to 1
 LIMB_GUARD = 0.008  # of the person's size: beside a nearer limb the photo may show the limb
 HAND_GUARD = 0.024
+FOREARM, HAND = 0.026, 0.034  # of the person's size: radius of the capsules round forearms and hands
+ARM_PARTS = (2, 3, 6, 7)
 LIMB_STEP, HAND_STEP = 0.07, 0.05  # metres in depth that make a neighbour a nearer limb
 
 
@@ -45,12 +47,15 @@ class SeenSurface:
         return total / (degree[:, None] if values.ndim == 2 else degree)
 
 
-def look_at_photo(surface: Surface, camera_points: np.ndarray, K: np.ndarray, photo: np.ndarray, mask: np.ndarray) -> SeenSurface:
+def look_at_photo(
+    surface: Surface, camera_points: np.ndarray, K: np.ndarray, photo: np.ndarray, mask: np.ndarray, *, limbs: np.ndarray | None = None
+) -> SeenSurface:
     """Project the photo on the surface in the photo's pose.
 
     Args:
         camera_points: (N, 3) vertices in camera axes. K: (3, 3).
         photo: (H, W, 3) float32 [0, 1]. mask: (H, W) bool, the person.
+        limbs: (H, W) bool, where forearms and hands are in the picture: nothing else is seen there.
     """
     height, width = mask.shape
     buffers = rasterize_mesh(camera_points, surface.faces, K, height, width)
@@ -64,6 +69,8 @@ def look_at_photo(surface: Surface, camera_points: np.ndarray, K: np.ndarray, ph
     inside = sample_bilinear(distance_transform_edt(mask).astype(np.float32), uv) > size / 440
     visible = (depth < surface_depth + 0.012 + 0.02 * (1 - np.clip(facing, 0, 1))) & (facing > 0.05) & inside
     visible &= depth < sample_bilinear(_guard(surface, buffers, size), uv)
+    if limbs is not None:
+        visible &= np.isin(surface.part, ARM_PARTS) | (sample_bilinear(limbs.astype(np.float32), uv) < 0.5)
     weight = visible * smoothstep(facing, *FACING)
     near = adjacency(surface.faces, len(depth))
     seen = SeenSurface(uv, weight, facing, extend_person(photo, mask, size), np.empty(0), size, near)
@@ -81,6 +88,29 @@ def _guard(surface: Surface, buffers: MeshBuffers, size: float) -> np.ndarray:
     near = cv2.erode(depth, np.ones((odd(LIMB_GUARD * size),) * 2, np.uint8))
     near_hand = cv2.erode(np.where(hands, depth, 9.0).astype(np.float32), np.ones((odd(HAND_GUARD * size),) * 2, np.uint8))
     return np.minimum(near + LIMB_STEP, near_hand + HAND_STEP)
+
+
+def limbs_in_front(landmarks: np.ndarray, visibility: np.ndarray, world: np.ndarray, shape: tuple[int, int], size: float) -> np.ndarray:
+    """(H, W) bool: capsules round the forearms and hands that pass in front of the body.
+
+    The fitted arm may lie some centimetres beside the real one, and the torso behind a crossed arm must not wear its picture.
+
+    Args:
+        landmarks: (33, 2) pixels. visibility: (33,). world: (33, 3) metres, z to the camera.
+        shape: (H, W). size: The person's size, pixels.
+    """
+    out = np.zeros(shape, np.uint8)
+    hip = world[[23, 24]].mean(0)
+    for shoulder, elbow, wrist, tips in ((11, 13, 15, (17, 19, 21)), (12, 14, 16, (18, 20, 22))):
+        if visibility[[elbow, wrist]].min() < 0.5 or not np.isfinite(landmarks[[elbow, wrist, *tips]]).all():
+            continue
+        if world[wrist, 2] < min(hip[2], world[shoulder, 2]) - 0.05:  # behind the back
+            continue
+        hand = landmarks[list(tips)].mean(0)
+        far = landmarks[wrist] + 1.9 * (hand - landmarks[wrist])
+        for a, b, radius in ((landmarks[elbow], landmarks[wrist], FOREARM), (landmarks[wrist], far, HAND)):
+            cv2.line(out, tuple(np.int32(a)), tuple(np.int32(b)), 1, max(1, round(2 * radius * size)))
+    return out > 0
 
 
 def extend_person(photo: np.ndarray, mask: np.ndarray, size: float) -> np.ndarray:

@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 import torch
 
+from svad_ray.backends import Backend
 from svad_ray.body import load_body
 from svad_ray.body.model import Body
 from svad_ray.body.names import JOINT_INDEX
@@ -124,6 +125,17 @@ def train(model: GaussianModel, views: list[View], *, iterations: int, rates: tu
 class GaussianAvatar:
     """The avatar stage's embedded backend."""
 
+    backend = Backend(
+        name="gaussian",
+        stage="avatar",
+        summary="Flat Gaussians scattered by area on the clothed surface, bound by skinning weights, trained on the clip",
+        code_licence="Apache-2.0",
+        weights_licence="open body built from CC0 data",
+        commercial=True,
+        commercial_reason="everything it uses is CC0 or Apache-2.0",
+        models=("makehuman",),
+        memory_gib=2.0,
+    )
     version = 1
 
     def __init__(self, config: AvatarConfig | None = None) -> None:

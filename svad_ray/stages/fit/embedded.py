@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import torch
 
+from svad_ray.backends import Backend
 from svad_ray.body import load_body
 from svad_ray.body.model import Body
 from svad_ray.config import FitConfig
@@ -26,6 +27,17 @@ SHAPES = 20
 class BodyFit:
     """The fit stage's embedded backend."""
 
+    backend = Backend(
+        name="body-fit",
+        stage="fit",
+        summary="Landmarks of every frame, all frames in one optimisation, smoothed over time",
+        code_licence="Apache-2.0",
+        weights_licence="MediaPipe Apache-2.0; open body built from CC0 data",
+        commercial=True,
+        commercial_reason="everything it uses is CC0 or Apache-2.0",
+        models=("mediapipe", "makehuman"),
+        memory_gib=1.0,
+    )
     version = 1
 
     def __init__(self, config: FitConfig | None = None) -> None:
