@@ -32,17 +32,17 @@ def _arm(lower: float, swing: float) -> tuple[float, float, float]:
 
 
 WALK: dict[str, tuple[float, float, float]] = {
-    "left_hip": (-0.30, 0, 0),
-    "right_hip": (0.16, 0, 0),
+    "left_hip": (-0.22, 0, 0),
+    "right_hip": (0.12, 0, 0),
     "left_knee": (0.10, 0, 0),
-    "right_knee": (0.30, 0, 0),
+    "right_knee": (0.22, 0, 0),
     "left_ankle": (0.10, 0, 0),
     "right_ankle": (-0.05, 0, 0),
     "spine2": (0, -0.05, 0),
     "spine3": (0, -0.05, 0),
     "head": (0, 0.08, 0),
-    "left_shoulder": _arm(-1.12, 0.32),
-    "right_shoulder": _arm(1.12, -0.32),
+    "left_shoulder": _arm(-1.12, 0.22),
+    "right_shoulder": _arm(1.12, -0.22),
     "left_elbow": (0, -0.20, 0),
     "right_elbow": (0, 0.40, 0),
 }
