@@ -101,6 +101,6 @@ def test_the_mask_is_the_picture_on_another_ground(characters) -> None:
 def test_every_person_can_be_built_and_fits(number: int) -> None:
     character = build(PEOPLE[number] if number < len(PEOPLE) else random_person(number), data=makehuman())
     for yaw in VIEWS.values():
-        mask = render(character, WALK, yaw=yaw, size=(128, 128), supersample=2).mask > 0.5
+        mask = render(character, WALK, yaw=yaw, size=(256, 256), supersample=2).mask > 0.5
         assert label(mask, np.ones((3, 3)))[1] == 1
         assert not (mask[0].any() or mask[-1].any() or mask[:, 0].any() or mask[:, -1].any())
