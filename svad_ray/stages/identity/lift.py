@@ -107,7 +107,7 @@ def _face_triangles(local: np.ndarray, width: float) -> np.ndarray:
     # The hull's slivers outside the outline would bridge its small dents with a face of their own.
     outline = flat[FACE_OVAL].astype(np.float32)
     middle = flat[triangles].mean(1).astype(np.float32)
-    inside = [cv2.pointPolygonTest(outline, (float(x), float(y)), True) > -0.005 * width for x, y in middle]
+    inside = [cv2.pointPolygonTest(outline, (float(x), float(y)), True) > 0 for x, y in middle]
     return triangles[np.array(inside)]
 
 
