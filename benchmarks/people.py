@@ -21,7 +21,7 @@ import cv2
 import numpy as np
 
 from svad_ray.body import load_body
-from svad_ray.config import Settings
+from svad_ray.config import Settings, override
 from svad_ray.conventions import to_uint8
 from svad_ray.demo import fitted_joints, true_views
 from svad_ray.evaluate.lpips import Lpips
@@ -80,7 +80,7 @@ def surface_views(photo: Photo, truth: View, truths: list[View], perceive: Media
     """The clothed, painted surface of the animate stage at the true cameras."""
     body = load_body()
     seen = perceive(photo)
-    check(photo, seen)
+    check(photo, seen, largest=True)
     person = reproject(body, photo, seen, settings.animate, lambda done: None)
     track = person.photo_track
     state = state_of(track)
@@ -146,7 +146,8 @@ def arguments() -> argparse.Namespace:
 
 
 def main() -> None:
-    options, settings = arguments(), Settings()
+    options = arguments()
+    settings = override(Settings(), {"perceive.largest": True})  # a ghost beside the person is perceive's fault, not the avatar's
     prepare(settings)
     perceive, lpips = MediaPipePerceive(), Lpips("alex")
     perceive.setup()
