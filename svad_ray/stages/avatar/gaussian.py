@@ -246,7 +246,7 @@ def photo_view(
     image = image * alpha[..., None] + 1 - alpha[..., None]
     state = state_of(track)
     K = state.Ks[0] - torch.tensor([[0, 0, float(x0)], [0, 0, float(y0)], [0, 0, 0]])
-    K = K * torch.tensor([[size[0] / (x1 - x0)], [size[1] / (y1 - y0)], [1.0]])
+    K = K * torch.tensor([[size[0] / (x1 - x0)], [size[1] / (y1 - y0)], [1.0]], dtype=torch.float32)
     skin = pose_body(body, rest_joints, state.pose, state.transl).skin[0]
     return View(torch.from_numpy(image.astype(np.float32)), torch.from_numpy(alpha), skin, state.viewmats[0], K, weight)
 
