@@ -157,7 +157,6 @@ def prepare(settings: Settings) -> int:
 
     from svad_ray.splat.threads import set_threads
 
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")  # LiteRT's notes on its delegate are of no use to a user
     warnings.filterwarnings("ignore", message="Sparse invariant checks")
     threads = settings.threads or cores()
     torch.set_num_threads(threads)
