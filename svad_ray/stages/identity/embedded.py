@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -109,7 +109,7 @@ class LiftedHeadIdentity:
 
     def _mesh_depth(self, face_mesh: np.ndarray, track: BodyTrack) -> float:
         """Metres at the face mesh's z = 0, such that its 68 points lie as deep as the fitted body's on average."""
-        pose = {
+        pose: dict[str, Any] = {
             name: torch.tensor(np.asarray(getattr(track, name), np.float32))
             for name in ("global_orient", "body_pose", "left_hand_pose", "right_hand_pose", "jaw_pose", "leye_pose", "reye_pose", "transl")
         }
