@@ -101,14 +101,15 @@ class FitConfig(StageConfig):
 
     Attributes:
         iterations: Optimiser steps.
-        initial_weight: Per squared radian of deviation from the motion that drove the clip.
+        initial_weight: Per squared radian of deviation from the motion that drove the clip. The embedded generator draws
+            that motion exactly, so it weighs like a deviation of a quarter of a degree; a diffusion model needs less.
         smooth_weight: Per squared centimetre of joint acceleration between frames.
         max_residual: Median landmark residual, in shares of the person's size, above which the result is refused.
     """
 
     backend: str = EMBEDDED["fit"]
     iterations: int = Field(default=60, ge=1)
-    initial_weight: float = Field(default=200.0, ge=0)
+    initial_weight: float = Field(default=50_000.0, ge=0)
     smooth_weight: float = Field(default=0.05, ge=0)
     max_residual: float = Field(default=0.06, gt=0)
 

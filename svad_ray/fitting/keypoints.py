@@ -14,6 +14,8 @@ from svad_ray.fitting.state import BODY_JOINTS, FitState, Posed, pose_body, proj
 from svad_ray.subject import Perception
 
 SIZE_UNIT = 100.0  # residuals are measured in percent of the person's size in the picture
+SOLE_REACH, SOLE_THICKNESS, SOLE_WEIGHT, SOLE_CARRY = 0.04, 0.006, 2.0, 1.0  # of the person's size: where a foot's lowest pixel is looked for; its weight
+METRE = 80.0  # a squared metre of deviation from the start counts like this many squared radians: half a millimetre like a quarter of a degree
 ROBUST = 64.0  # Geman-McClure scale: a residual of 8 % of the person counts half
 
 
@@ -21,7 +23,8 @@ ROBUST = 64.0  # Geman-McClure scale: a residual of 8 % of the person counts hal
 class KeypointWeights:
     """Weights of the keypoint fit; lengths in percent of the person's size.
 
-    ``shape`` is per squared beta, ``smooth`` per squared acceleration of joints in cm, 0 for single photos.
+    ``shape`` is per squared beta; ``initial`` per squared radian (and METRE times per squared metre) of deviation from the start; ``smooth`` per squared
+    acceleration of joints in cm, 0 for single photos.
     """
 
     points: float = 1.0
@@ -29,7 +32,7 @@ class KeypointWeights:
     prior: float = 1.0
     shape: float = 0.4
     balance: float = 20.0
-    ground: float = 5.0
+    ground: float = 200.0
     leg_depth: float = 0.35
     initial: float = 0.0
     smooth: float = 0.0
@@ -53,11 +56,30 @@ class KeypointTargets:
         self.xy = torch.tensor(np.nan_to_num(xy[:, use]), dtype=torch.float32)
         self.weights = model.weights * torch.tensor(np.where(seen, vis, 0)[:, use], dtype=torch.float32).clamp_min(0.05)
         self.weights = self.weights * torch.tensor(seen[:, use], dtype=torch.float32)
+        box = [_extent(x[w > 0.2]) for x, w in zip(self.xy, self.weights)]
+        self.size = torch.tensor(box).clamp_min(1.0)  # (T,) longer side of the landmarks' box, pixels
+        self._soles(model, perceptions)
         self.bones, self.bone_weights = bone_targets(world, vis * seen, leg_depth=leg_depth)
         self.world = torch.tensor(np.nan_to_num(world), dtype=torch.float32)
         self.standing = torch.tensor([float(standing(w)) for w in self.world])
-        box = [_extent(x[w > 0.2]) for x, w in zip(self.xy, self.weights)]
-        self.size = torch.tensor(box).clamp_min(1.0)  # (T,) longer side of the landmarks' box, pixels
+
+    def _soles(self, model: LandmarkModel, perceptions: Sequence[Perception]) -> None:
+        """Toes move to the mask's lowest point at each foot: the network puts both feet at much the same height, the outline does not."""
+        for t, seen in enumerate(perceptions):
+            if seen.mask.size == 0 or len(perceptions) > 1:
+                continue
+            reach, size = SOLE_REACH * float(self.size[t]), float(self.size[t])
+            feet = {side: seen.landmarks[list(points)] for side, points in (("left", (27, 29, 31)), ("right", (28, 30, 32)))}
+            for side, toe in (("left", 31), ("right", 32)):
+                x, other = feet[side][:, 0], feet["right" if side == "left" else "left"][:, 0].mean()
+                low = _lowest(seen.mask > 0.5, x.min() - reach, x.max() + reach, x.mean(), other)
+                i = model.index[toe]
+                if low is not None and abs(low - float(self.xy[t, i, 1])) < 2 * reach:
+                    shift = low - SOLE_THICKNESS * size - float(self.xy[t, i, 1])
+                    self.xy[t, i, 1] += shift
+                    self.weights[t, i] = SOLE_WEIGHT
+                    for point in (toe - 4, toe - 2):  # ankle and heel
+                        self.xy[t, model.index[point], 1] += SOLE_CARRY * shift
 
     def residual(self, projected: torch.Tensor) -> torch.Tensor:
         """Robust 2D residual, mean over frames; ``projected`` (T, P, 2) pixels."""
@@ -76,6 +98,14 @@ class KeypointTargets:
         return ((projected - self.xy).norm(dim=-1) * self.weights).sum(1) / self.weights.sum(1).clamp_min(1e-6)
 
 
+def _lowest(mask: np.ndarray, low: float, high: float, here: float, other: float) -> float | None:
+    """Lowest row of the mask in the columns [low, high] that are nearer to ``here`` than to ``other``; None where there is none."""
+    x = np.arange(mask.shape[1]) + 0.5
+    columns = (x >= low) & (x <= high) & (np.abs(x - here) <= np.abs(x - other))
+    rows = np.flatnonzero(mask[:, columns].any(1)) if columns.any() else []
+    return float(rows[-1] + 1) if len(rows) else None
+
+
 def _extent(xy: torch.Tensor) -> float:
     return float((xy.max(0)[0] - xy.min(0)[0]).max()) if len(xy) else 1.0
 
@@ -85,6 +115,7 @@ class KeypointLoss:
 
     def __init__(self, model: LandmarkModel, targets: KeypointTargets, weights: KeypointWeights, start: FitState | None = None) -> None:
         self.model, self.targets, self.w, self.start, self.prior = model, targets, weights, start, PosePrior()
+        self._start_root = None if start is None else start.transl + model.rest_joints(start.betas)[0]
         i = model.index
         self._heels, self._toes = [i[29], i[30]], [i[31], i[32]]
 
@@ -97,11 +128,12 @@ class KeypointLoss:
         if w.prior:
             loss = loss + w.prior * self.prior(pose[:, :BODY_JOINTS])
         if w.balance and stand > 0:
-            loss = loss + stand * w.balance * balance(posed.joints)
+            loss = loss + stand * w.balance * balance(posed.joints, self.model.rest_joints(betas))
         if w.ground and stand > 0:
             loss = loss + stand * w.ground * one_ground(points[:, self._heels], points[:, self._toes])
         if w.initial and self.start is not None:
             loss = loss + w.initial * (pose[:, :BODY_JOINTS] - self.start.pose[:, :BODY_JOINTS]).pow(2).sum((1, 2)).mean()
+            loss = loss + METRE * w.initial * (posed.joints[:, 0] - self._start_root).pow(2).sum(1).mean()
         if w.smooth and len(pose) > 2:
             acceleration = posed.joints[2:] - 2 * posed.joints[1:-1] + posed.joints[:-2]
             loss = loss + w.smooth * (100 * acceleration[:, :BODY_JOINTS]).pow(2).sum(-1).mean()

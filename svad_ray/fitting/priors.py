@@ -9,7 +9,7 @@ from svad_ray.fitting.state import BODY_JOINTS, relaxed_pose
 
 J = JOINT_INDEX
 _PER_JOINT = {"spine1": 4, "spine2": 4, "spine3": 4, "neck": 2, "head": 1.5, "collar": 4, "wrist": 1.5, "foot": 6, "ankle": 1.5}
-_PER_JOINT |= {"hip": 0.4, "knee": 8.0, "shoulder": 0.12, "elbow": 0.15}
+_PER_JOINT |= {"hip": 0.4, "knee": 25.0, "shoulder": 0.12, "elbow": 0.15}
 
 
 def pose_weights() -> torch.Tensor:
@@ -42,16 +42,23 @@ class PosePrior:
         return (deviation + 20 * over).mean()
 
 
-def balance(joints: torch.Tensor) -> torch.Tensor:
-    """A standing person's head and pelvis are above the feet: squared decimetres of depth between them, mean over frames.
+def balance(joints: torch.Tensor, rest: torch.Tensor) -> torch.Tensor:
+    """A standing person's head and pelvis are above the feet as in the zero pose: squared decimetres of depth, mean over frames.
 
     Args:
         joints: (T, 55, 3) metres, world with y up and z towards a level camera.
+        rest: (55, 3) the same body's joints in the zero pose, which stands upright.
     """
+    foot, head, pelvis = _depths(joints)
+    foot0, head0, pelvis0 = _depths(rest[None])
+    lean, hip, bow = (head - foot) - (head0 - foot0), (pelvis - foot) - (pelvis0 - foot0), (head - pelvis) - (head0 - pelvis0)
+    return 100 * (lean**2 + hip**2 + 0.5 * bow**2).mean()
+
+
+def _depths(joints: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """(T,) z of the feet's middle, of the neck and head, of the pelvis."""
     foot = (joints[:, J["left_ankle"], 2] + joints[:, J["right_ankle"], 2]) / 2
-    head = (joints[:, J["neck"], 2] + joints[:, J["head"], 2]) / 2
-    pelvis = joints[:, 0, 2]
-    return 100 * ((head - foot) ** 2 + (pelvis - foot - 0.02) ** 2 + 0.5 * (head - pelvis) ** 2).mean()
+    return foot, (joints[:, J["neck"], 2] + joints[:, J["head"], 2]) / 2, joints[:, 0, 2]
 
 
 def one_ground(heels: torch.Tensor, toes: torch.Tensor) -> torch.Tensor:

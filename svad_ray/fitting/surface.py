@@ -101,7 +101,7 @@ class ClotheWeights:
     ring_inward: float = 10.0
     rate_normal: float = 0.012
     rate_free: float = 0.006
-    rate_ring: float = 0.002
+    rate_ring: float = 0.006
 
 
 def clothe(

@@ -62,7 +62,7 @@ class BodyFit:
         seen = self.perceive.track(clip.frames, rois=self._rois(start))
         progress(0.5)
         weights = KeypointWeights(balance=0, ground=0, prior=0, leg_depth=1.0, initial=self.config.initial_weight, smooth=self.config.smooth_weight)
-        state, targets = self._fit(seen, start, weights, fixed_shape=True, rates=(0.0, 0.01, 0.005), root_first=False, progress=progress)
+        state, targets = self._fit(seen, start, weights, fixed_shape=True, rates=(0.0, 0.003, 0.001), root_first=False, progress=progress)
         residual = self._residual(state, targets)
         self._gate(residual, targets)
         track = smoothed(state.to_track(self.body, fps=clip.track.fps, vertex_offset=clip.track.vertex_offset))
