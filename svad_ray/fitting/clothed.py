@@ -9,7 +9,7 @@ import torch
 
 from svad_ray.body.lbs import skin_points
 from svad_ray.body.model import Body
-from svad_ray.body.names import JOINT_NAMES
+from svad_ray.body.names import JOINT_INDEX, JOINT_NAMES
 from svad_ray.geometry.mesh import subdivide
 
 
@@ -32,6 +32,11 @@ class Surface:
     template: np.ndarray
     part: np.ndarray
     regions: dict[str, np.ndarray]
+
+    @property
+    def neck(self) -> np.ndarray:
+        """(N,) bool: moved by the neck joint as much as by the head."""
+        return self.lbs_weights.numpy()[:, JOINT_INDEX["neck"]] > 0.4
 
     def posed(self, skin: torch.Tensor) -> np.ndarray:
         """(N, 3) world points under skinning transforms (55, 3, 4)."""

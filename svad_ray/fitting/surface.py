@@ -98,10 +98,10 @@ class ClotheWeights:
     free: float = 10.0
     inward: float = 30.0
     ring: float = 0.15
-    ring_inward: float = 10.0
+    ring_inward: float = 400.0
     rate_normal: float = 0.012
     rate_free: float = 0.006
-    rate_ring: float = 0.006
+    rate_ring: float = 0.004
 
 
 def clothe(

@@ -14,11 +14,14 @@ from scipy.spatial import cKDTree
 
 from svad_ray.stages.animate.projection import SeenSurface
 from svad_ray.fitting.clothed import MIRRORED_PART, Surface
+from svad_ray.geometry.raster import sample_bilinear
 from svad_ray.stages.animate.appearance import Appearance
 
 SURE = 0.55  # photo weight from which a vertex can lend its colour
 MIRROR_REACH = 0.012  # metres between a vertex and its partner's mirror image
 PART_STEP = 3.0  # added per part to the look-up key: parts never mix
+SKIN = 0.18  # shade-free colour distance within which a vertex counts as skin like the face's
+REFLECT = 0.025  # metres from any source beyond which a pattern is continued by reflection
 OTHER_SIDE = 0.04  # metres that a source on the other side counts farther away
 SUPPORT_COLOR, SUPPORT_HEIGHT, SUPPORT_COUNT = 0.13, 0.07, 6  # when cloth counts as reaching the sides
 
@@ -74,29 +77,68 @@ class _Filler:
         self.take(hit, source[i[hit]])
 
     def continue_clothes(self) -> None:
-        """Front to back at the same height and place across; depth counts little; a head is never copied to its back."""
+        """Front to back at the same height and place across; depth counts little; a head is never copied to its back.
+
+        Torso and legs are one garment group, so that a shirt's hem and a belt lie at one height all round. A source's photo coordinates are
+        carried on to the exact place by the group's linear map from body to photo, which keeps stripes straight.
+        """
         v, part = self.surface.template, self.surface.part
-        lend = self.sure & (self.seen.facing > 0.5) & (part != 0)
+        neck = (part == 0) & self.surface.neck & ~self.bare_neck()
+        group = np.where(np.isin(part, (1, 4, 5)), 1, part)
+        lend = self.sure & (self.seen.facing > 0.5) & ((part != 0) | neck)
         banned = lend & ~reaches_sides(self.surface, self.seen, lend)
         lend &= ~banned
         source = np.where(lend)[0]
         if not len(source):
             return
-        scaled = v * [1.0, 1.0, 0.1]
-        key = np.concatenate([scaled, part[:, None] * PART_STEP], 1)
-        best, chosen = np.full(len(v), np.inf), np.zeros(len(v), np.int64)
+        key = np.concatenate([v * [1.0, 1.0, 0.1], group[:, None] * PART_STEP], 1)
+        best, uv = np.full(len(v), np.inf), np.full((len(v), 2), np.nan)
         for flip in (False, True):
-            k = key[source].copy()
-            if flip:
-                k[:, 0] *= -1
-                k[:, 3] = MIRRORED_PART[part[source]] * PART_STEP
-            distance, i = cKDTree(k).query(key)
-            distance = distance + OTHER_SIDE * flip
-            better = distance < best
-            best[better], chosen[better] = distance[better], source[i[better]]
-        chosen = self._reflected(key, source, chosen, best)
-        go = ~self.sure & (best < 1.0) & (part != 0) & (~self.have | self._over_banned(banned))
-        self.take(np.where(go)[0], chosen[go])
+            distance, found = self._look_up(key, source, group, flip)
+            better = distance + OTHER_SIDE * flip < best
+            best[better], uv[better] = distance[better] + OTHER_SIDE * flip, found[better]
+        go = ~self.sure & (best < 1.0) & ((part != 0) | neck) & (~self.have | self._over_banned(banned))
+        self.color[go], self.have[go], self.uv[go] = sample_bilinear(self.seen.photo, uv[go]), True, uv[go]
+
+    def bare_neck(self) -> np.ndarray:
+        """(N,) bool: the whole neck when the photo shows skin there, filled with that skin; nothing under a scarf or a high collar."""
+        s = self.surface
+        neck, face = (s.part == 0) & s.neck, s.regions["face"] & self.sure
+        if face.sum() < 50 or (neck & self.sure).sum() < 10:
+            return np.zeros(len(neck), bool)
+        skin = np.median(self.seen.color[face], 0)
+        close = np.linalg.norm(_shade_free(self.seen.color) - _shade_free(skin[None]), axis=1) < SKIN
+        if close[neck & self.sure].mean() < 0.35:
+            return np.zeros(len(neck), bool)
+        fill = neck & ~self.sure & ~self.hair_zone
+        self.color[fill] = np.median(self.seen.color[neck & self.sure & close], 0)
+        self.have[fill], self.uv[fill] = True, np.nan
+        return neck
+
+    def _look_up(self, key: np.ndarray, source: np.ndarray, group: np.ndarray, flip: bool) -> tuple[np.ndarray, np.ndarray]:
+        """(N,) distance of the nearest source and (N, 2) photo coordinates there; far away the pattern is continued by reflection."""
+        at = key[source].copy()
+        if flip:
+            at[:, 0] *= -1
+            at[:, 3] = MIRRORED_PART[group[source]] * PART_STEP
+        tree = cKDTree(at)
+        distance, i = tree.query(key)
+        wanted = key[:, :2].copy()
+        far = np.where((distance > REFLECT) & (distance < 1.0))[0]
+        if len(far):
+            mirror = 2 * at[i[far]] - key[far]
+            mirror[:, 3] = key[far, 3]
+            _, i[far] = tree.query(mirror)
+            wanted[far] = mirror[:, :2]
+        step = wanted - at[i, :2]
+        step = np.where(np.linalg.norm(step, axis=1, keepdims=True) < REFLECT, step, 0)
+        if flip:
+            step[:, 0] *= -1
+        uv = self.seen.uv[source[i]].astype(np.float64)
+        for g in np.unique(group[source]):
+            members = source[group[source] == g]
+            uv += (group[source[i]] == g)[:, None] * (step @ _linear_map(self.surface.template[members, :2], self.seen.uv[members]))
+        return distance, uv
 
     def _over_banned(self, banned: np.ndarray) -> np.ndarray:
         """Vertices whose mirrored fill came from cloth that must not be copied."""
@@ -105,23 +147,10 @@ class _Filler:
         distance, _ = cKDTree(self.seen.uv[banned]).query(np.nan_to_num(self.uv, nan=-1e6))
         return distance < 0.5
 
-    def _reflected(self, key: np.ndarray, source: np.ndarray, chosen: np.ndarray, distance: np.ndarray) -> np.ndarray:
-        """Far from any source, continue the cloth's pattern by reflecting at its nearest edge instead of smearing one column."""
-        far = np.where((distance > 0.025) & (distance < 1.0))[0]
-        if not len(far):
-            return chosen
-        tree = cKDTree(key[source])
-        edge = key[chosen[far]]
-        edge[:, 3] = key[far, 3]
-        _, i = tree.query(2 * edge - key[far])
-        out = chosen.copy()
-        out[far] = source[i]
-        return out
-
     def hair(self, pool: np.ndarray | None, seed: int) -> np.ndarray | None:
         """(N, 3) hair colours with a little grain, or None without a pool; unseen skin of head and neck is left to the Laplace fill."""
         head_back = (self.surface.part == 0) & ~self.sure & (self.surface.template[:, 2] < _ear_depth(self.surface))
-        bare = head_back & ~self.hair_zone
+        bare = head_back & ~self.hair_zone & ~self.surface.neck
         self.have[bare], self.uv[bare] = False, np.nan
         if pool is None:
             return None
@@ -143,6 +172,13 @@ class _Filler:
         system = (lap[unknown][:, unknown] + sp.eye(len(unknown)) * 1e-6).tocsc()
         out[unknown] = splu(system).solve(np.asarray(rhs))
         return out
+
+
+def _linear_map(xy: np.ndarray, uv: np.ndarray) -> np.ndarray:
+    """(2, 2) least-squares map from steps on the body (metres across and up) to steps in the photo (pixels); zero for too few points."""
+    if len(xy) < 10:
+        return np.zeros((2, 2))
+    return np.linalg.lstsq(xy - xy.mean(0), uv - uv.mean(0), rcond=None)[0]
 
 
 def reaches_sides(surface: Surface, seen: SeenSurface, lend: np.ndarray) -> np.ndarray:
