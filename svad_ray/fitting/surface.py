@@ -90,7 +90,8 @@ def _hats(t: np.ndarray, spacing: float, low: float, high: float, weight: np.nda
 
 @dataclass(frozen=True)
 class ClotheWeights:
-    """Numbers of :func:`clothe`: smoothing of normal and free offsets, penalties (per square metre) and learning rates."""
+    """Numbers of :func:`clothe`: smoothing of normal and free offsets, penalties (per square metre), what people usually wear where no outline
+    tells (thickness of shoes, hair and cloth, metres) and learning rates."""
 
     smooth_normal: float = 25.0
     smooth_free: float = 8.0
@@ -99,6 +100,9 @@ class ClotheWeights:
     inward: float = 30.0
     ring: float = 0.15
     ring_inward: float = 400.0
+    shoe: float = 0.014
+    hair: float = 0.008
+    cloth: float = 0.009
     rate_normal: float = 0.012
     rate_free: float = 0.006
     rate_ring: float = 0.004
@@ -127,8 +131,9 @@ def clothe(
     posed = pose_body(body, (body.J_regressor @ shaped(body, state.betas)), state.pose, state.transl)
     base = shaped(body, state.betas)
     base_normals = vertex_normals(base, renderer.faces)
+    worn = torch.tensor(usually_worn(body, shoe=w.shoe, hair=w.hair))[:, None]
     d, x = torch.zeros(count, 1, requires_grad=True), torch.zeros(count, 3, requires_grad=True)
-    r = torch.full((rings.shape[1], 1), 0.004, requires_grad=True)
+    r = torch.full((rings.shape[1], 1), w.cloth, requires_grad=True)
     groups = [{"params": [p], "lr": rate} for p, rate in ((d, w.rate_normal), (x, w.rate_free), (r, w.rate_ring))]
     adam = torch.optim.Adam(groups, betas=(0.9, 0.99))
     for i in range(iterations):
@@ -136,16 +141,25 @@ def clothe(
             for group in adam.param_groups:
                 group["lr"] *= 0.3
         normal, loose, belt = _Solve.apply(d, solve_n), _Solve.apply(x, solve_f), torch.sparse.mm(rings, r)
-        offset = mobile * (base_normals * (normal + belt) + loose)
+        offset = mobile * (base_normals * (normal + belt) + loose) + base_normals * worn
         surface = base + offset
         alpha = renderer.alpha(surface, vertex_normals(surface.detach(), renderer.faces), posed.skin[0], state.viewmats[0], target)
         error = (target.weight * (alpha - target.mask).pow(2)).sum() / target.area
         penalty = w.normal * normal.pow(2).mean() + w.free * loose.pow(2).mean() + w.inward * torch.relu(-normal - belt).pow(2).mean()
-        penalty = penalty + w.ring * (stiffness * r.pow(2)).mean() + w.ring_inward * torch.relu(-r).pow(2).mean()
+        penalty = penalty + w.ring * (stiffness * (r - w.cloth).pow(2)).mean() + w.ring_inward * torch.relu(-r).pow(2).mean()
         adam.zero_grad()
         (error + penalty).backward()
         adam.step()
     return offset.detach().numpy()
+
+
+def usually_worn(body: Body, *, shoe: float, hair: float) -> np.ndarray:
+    """(V,) metres along the normal: shoes on the feet, hair on the scalp, fading over a few edges."""
+    regions, count = body.tables.regions, len(body.v_template)
+    thickness = shoe * (regions["left_foot"] | regions["right_foot"]) + hair * (regions["scalp"] & ~regions["ears"] & ~regions["face"])
+    thickness[regions["eyes"] | regions["inner_mouth"]] = 0
+    smooth = splu((sp.eye(count) + 2 * laplacian(body.faces, count)).tocsc()).solve(thickness.astype(np.float64))
+    return smooth.astype(np.float32)
 
 
 def _to_torch(m: sp.csr_matrix) -> torch.Tensor:
