@@ -8,7 +8,6 @@ person is turned half around x (x, y, z) -> (x, -y, -z) unless ``y_up`` is asked
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from plyfile import PlyData, PlyElement, PlyParseError
@@ -17,9 +16,6 @@ from svad_ray.errors import InputError
 from svad_ray.export.atomic import atomic_path
 from svad_ray.subject import Avatar, BodyTrack
 
-if TYPE_CHECKING:
-    from svad_ray.body import Body
-
 SH_C0 = 0.28209479177387814  # the constant spherical harmonic, 1 / (2 sqrt(pi))
 _OPACITY_RANGE = (1e-6, 1 - 1e-6)  # a logit of 0 or 1 would be infinite
 _SMALLEST_SCALE = 1e-9
@@ -27,20 +23,17 @@ _Y_DOWN = "world y down, z away from a viewer who faces the person, metres"
 _Y_UP = "world y up, z towards a viewer who faces the person, metres"
 
 
-def write_ply(
-    avatar: Avatar, path: str | Path, *, pose: BodyTrack | None = None, body: Body | None = None, y_up: bool = False, sh_degree: int = 0
-) -> None:
+def write_ply(avatar: Avatar, path: str | Path, *, pose: BodyTrack | None = None, frame: int = 0, y_up: bool = False, sh_degree: int = 0) -> None:
     """Write the avatar's Gaussians; the file appears whole or not at all.
 
     Args:
         avatar: Of kind "gaussian".
-        pose: The avatar takes the pose of this track's first frame; needs ``body``. None: the rest pose (arms out).
-        body: The body that the avatar's skinning weights belong to.
+        pose: The avatar takes the pose (expression included) that this track has in ``frame``. None: the rest pose (arms out).
         y_up: Keep the body's own world instead of the viewers' y-down world.
         sh_degree: 0 writes colours only. 1 to 3 add zero ``f_rest_*`` for viewers that insist on view-dependent terms.
 
     Raises:
-        InputError: Another kind of avatar, a pose without a body, or a path that cannot be written.
+        InputError: Another kind of avatar, a frame that the track does not have, or a path that cannot be written.
     """
     if avatar.kind != "gaussian":
         raise InputError(
@@ -48,7 +41,7 @@ def write_ply(
         )
     if not 0 <= sh_degree <= 3:
         raise InputError(f"sh_degree {sh_degree}", expected="0 to 3", remedy="use 0, or 3 for viewers that need f_rest_*")
-    means, quats = (avatar.tensors["means"], avatar.tensors["quats"]) if pose is None else _posed(avatar, pose, body)
+    means, quats = (avatar.tensors["means"], avatar.tensors["quats"]) if pose is None else _posed(avatar, pose, frame)
     if not y_up:
         means, quats = means * [1.0, -1.0, -1.0], _half_turn_x(quats)
     vertex = PlyElement.describe(_rows(avatar, means, quats, sh_degree), "vertex")
@@ -119,44 +112,11 @@ def _half_turn_x(quats: np.ndarray) -> np.ndarray:
     return np.stack([-x, w, -z, y], 1)
 
 
-def _posed(avatar: Avatar, pose: BodyTrack, body: Body | None) -> tuple[np.ndarray, np.ndarray]:
-    """Means (N, 3) and quats (N, 4) of the avatar in the first frame of ``pose`` (expression included)."""
-    if body is None:
-        raise InputError("a pose without a body", expected="the body that the avatar is bound to", remedy="load it with svad_ray.body.load_body")
-    import torch
+def _posed(avatar: Avatar, pose: BodyTrack, frame: int) -> tuple[np.ndarray, np.ndarray]:
+    """Means (N, 3) and quats (N, 4) of the avatar in one frame of ``pose``."""
+    if not 0 <= frame < len(pose):
+        raise InputError(f"frame {frame} of a track of {len(pose)}", expected=f"0 to {len(pose) - 1}", remedy="choose a frame that the track has")
+    from svad_ray.stages.avatar.asset import PosableAvatar
 
-    from svad_ray.body import lbs
-
-    real = body.v_template.dtype
-    rotations = lbs.rotation_matrices(torch.as_tensor(_full_pose(pose, body), dtype=real))
-    joints = lbs.rest_joints(body, torch.as_tensor(avatar.track.betas[None], dtype=real))
-    if avatar.track.joint_offset is not None:
-        joints = joints + torch.as_tensor(avatar.track.joint_offset, dtype=real)
-    _, _, skin = lbs.forward_kinematics(rotations, joints, body.parents)
-    blended = np.einsum("nj,jrc->nrc", avatar.tensors["lbs_weights"], skin[0].numpy())
-    means = np.einsum("nrc,nc->nr", blended[..., :3], _expressed(avatar, pose)) + blended[..., 3] + pose.transl[0]
-    return means, _rotated(blended[..., :3], avatar.tensors["quats"])
-
-
-def _full_pose(pose: BodyTrack, body: Body) -> np.ndarray:
-    full = pose.full_pose[:1].copy()
-    full[:, 25:] += np.asarray(body.hands_mean, np.float32).reshape(1, 30, 3)
-    return full
-
-
-def _expressed(avatar: Avatar, pose: BodyTrack) -> np.ndarray:
-    means, directions = avatar.tensors["means"], avatar.tensors.get("expr_dirs")
-    if directions is None:
-        return means
-    count = min(directions.shape[2], pose.expression.shape[1])
-    return means + directions[..., :count] @ pose.expression[0, :count]
-
-
-def _rotated(matrices: np.ndarray, quats: np.ndarray) -> np.ndarray:
-    """wxyz quaternions turned by the nearest rotations of blended skinning matrices (N, 3, 3)."""
-    from scipy.spatial.transform import Rotation
-
-    u, _, vt = np.linalg.svd(matrices)
-    u[..., -1] *= np.sign(np.linalg.det(u @ vt))[:, None]
-    turned = Rotation.from_matrix(u @ vt) * Rotation.from_quat(quats, scalar_first=True)
-    return turned.as_quat(scalar_first=True)
+    posed = PosableAvatar(avatar).posed(pose, frame)
+    return posed.means.numpy(), posed.quats.numpy()

@@ -176,7 +176,7 @@ def draw_fit(
     rows, columns = pixels[visible].astype(int).T[::-1]
     veil[rows, columns] = 255
     reach = max(3, round(max(frame.shape[:2]) / 85)) | 1  # closes the gaps between neighbouring vertices, not those between limbs
-    veil = cv2.morphologyEx(veil, cv2.MORPH_CLOSE, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (reach, reach)))
+    veil = cv2.morphologyEx(veil, cv2.MORPH_CLOSE, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (reach, reach))).astype(np.uint8, copy=False)
     out = frame.copy()
     out[veil > 0] = (0.55 * frame[veil > 0] + 0.45 * np.array(colour)).astype(np.uint8)
     draw_outline(out, veil / 255.0, width=max(1.0, max(frame.shape[:2]) / 400), colour=colour)

@@ -10,8 +10,8 @@ from collections.abc import Callable
 import numpy as np
 from scipy.spatial.transform import Rotation
 
+from svad_ray.body.names import JOINT_INDEX, JOINT_NAMES
 from svad_ray.motion.keyframes import MIRROR, read_keyframes
-from svad_ray.motion.skeleton import JOINT_INDEX, JOINTS
 from svad_ray.subject import BodyTrack
 
 TURN_FRAMES = 189  # of the paper's driving clip, which shows one full turn with the arms held out at 25 frames per second
@@ -51,8 +51,8 @@ def blank_track(pose: np.ndarray, *, transl: np.ndarray | None = None, fps: floa
 
 def arms_out_pose(lowered_deg: float) -> np.ndarray:
     """(55, 3) axis-angle: upright, legs straight and a little apart, arms ``lowered_deg`` below horizontal, fingers relaxed."""
-    pose = np.zeros((JOINTS, 3))
-    side = {
+    pose = np.zeros((len(JOINT_NAMES), 3))
+    side: dict[str, list[float]] = {
         "collar": [0, 0, -0.12 * lowered_deg],
         "shoulder": [0, 0, -0.88 * lowered_deg],
         "elbow": [0, -8, 0],

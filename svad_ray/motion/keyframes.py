@@ -16,7 +16,7 @@ import numpy as np
 from scipy.interpolate import CubicSpline, PchipInterpolator
 from scipy.spatial.transform import Rotation, RotationSpline
 
-from svad_ray.motion.skeleton import JOINT_INDEX, JOINTS
+from svad_ray.body.names import JOINT_INDEX, JOINT_NAMES
 
 MIRROR = np.array([1.0, -1.0, -1.0])  # a rotation vector reflected in the plane x = 0
 
@@ -40,7 +40,7 @@ class Keyframes:
     def sample(self, phase: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """(T, 55, 3) axis-angle and (T, 3) root path at ``phase`` (T,) in passes; looped sequences repeat, others hold their end."""
         phase = phase % 1.0 if self.loop else np.clip(phase, 0.0, 1.0)
-        pose = np.zeros((len(phase), JOINTS, 3))
+        pose = np.zeros((len(phase), len(JOINT_NAMES), 3))
         for name, (times, vectors) in self.rotations.items():
             pose[:, JOINT_INDEX[name]] = _rotations(times, vectors, phase, self.loop)
         sway = np.zeros((len(phase), 3)) if self.sway is None else _path(*self.sway, phase, self.loop)

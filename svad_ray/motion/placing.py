@@ -137,7 +137,7 @@ def _legs_scaled(track: BodyTrack, motion: BodyTrack, body: Body) -> BodyTrack:
 
 def _leg_length(betas: np.ndarray, body: Body) -> float:
     from svad_ray.body import lbs
-    from svad_ray.motion.skeleton import JOINT_INDEX
+    from svad_ray.body.names import JOINT_INDEX
 
     joints = lbs.rest_joints(body, torch.as_tensor(betas, dtype=body.v_template.dtype)[None])[0]
     return float(joints[JOINT_INDEX["left_hip"], 1] - joints[JOINT_INDEX["left_ankle"], 1])
