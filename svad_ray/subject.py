@@ -6,6 +6,7 @@ Plain frozen dataclasses of NumPy arrays; how they are stored is the business of
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields, replace
+from typing import Any
 
 import numpy as np
 
@@ -149,7 +150,9 @@ class Clip:
 
     def slice(self, start: int, stop: int) -> Clip:
         """Frames [start, stop) as a clip of their own."""
-        return Clip(self.frames[start:stop], self.masks[start:stop], self.track.frames(slice(start, stop)), self.remarks[start:stop], self.first + start)
+        return Clip(
+            self.frames[start:stop], self.masks[start:stop], self.track.frames(slice(start, stop)), self.remarks[start:stop], self.first + start
+        )
 
 
 @dataclass(frozen=True)
@@ -165,7 +168,8 @@ def join_clips(shards: list[Clip]) -> Clip:
     shards = sorted(shards, key=lambda shard: shard.first)
     tracks = [shard.track for shard in shards]
     per_frame = [f.name for f in fields(BodyTrack) if f.name not in _WHOLE_TRACK]
-    track = replace(tracks[0], **{name: np.concatenate([getattr(t, name) for t in tracks]) for name in per_frame})
+    joined: dict[str, Any] = {name: np.concatenate([getattr(t, name) for t in tracks]) for name in per_frame}
+    track = replace(tracks[0], **joined)
     frames, masks = np.concatenate([s.frames for s in shards]), np.concatenate([s.masks for s in shards])
     return Clip(frames, masks, track, tuple(r for s in shards for r in s.remarks), shards[0].first)
 

@@ -12,7 +12,6 @@ from svad_ray.body.model import Body
 from svad_ray.body.names import JOINT_INDEX, JOINT_NAMES
 from svad_ray.geometry.mesh import subdivide
 
-
 PARTS = ("head", "torso", "left_arm", "right_arm", "left_leg", "right_leg", "left_hand", "right_hand", "left_foot", "right_foot")
 MIRRORED_PART = np.array([0, 1, 3, 2, 5, 4, 7, 6, 9, 8])
 
@@ -71,7 +70,7 @@ def _parts(weights: np.ndarray) -> np.ndarray:
             group[j] = 4 + side
         elif name.endswith(("ankle", "foot")):
             group[j] = 8 + side
-        elif name.endswith("wrist") or name[-1].isdigit() and "spine" not in name:
+        elif name.endswith("wrist") or (name[-1].isdigit() and "spine" not in name):
             group[j] = 6 + side
         else:
             group[j] = 1

@@ -14,7 +14,12 @@ from svad_ray.fitting.state import BODY_JOINTS, FitState, Posed, pose_body, proj
 from svad_ray.subject import Perception
 
 SIZE_UNIT = 100.0  # residuals are measured in percent of the person's size in the picture
-SOLE_REACH, SOLE_THICKNESS, SOLE_WEIGHT, SOLE_CARRY = 0.04, 0.006, 2.0, 1.0  # of the person's size: where a foot's lowest pixel is looked for; its weight
+SOLE_REACH, SOLE_THICKNESS, SOLE_WEIGHT, SOLE_CARRY = (
+    0.04,
+    0.006,
+    2.0,
+    1.0,
+)  # of the person's size: where a foot's lowest pixel is looked for; its weight
 METRE = 80.0  # a squared metre of deviation from the start counts like this many squared radians: half a millimetre like a quarter of a degree
 ROBUST = 64.0  # Geman-McClure scale: a residual of 8 % of the person counts half
 
@@ -23,8 +28,8 @@ ROBUST = 64.0  # Geman-McClure scale: a residual of 8 % of the person counts hal
 class KeypointWeights:
     """Weights of the keypoint fit; lengths in percent of the person's size.
 
-    ``shape`` is per squared beta; ``initial`` per squared radian (and METRE times per squared metre) of deviation from the start; ``smooth`` per squared
-    acceleration of joints in cm, 0 for single photos.
+    ``shape`` is per squared beta; ``initial`` per squared radian (and METRE times per squared metre) of deviation from the start;
+    ``smooth`` per squared acceleration of joints in cm, 0 for single photos.
     """
 
     points: float = 1.0
@@ -88,7 +93,7 @@ class KeypointTargets:
 
     def bone_error(self, points: torch.Tensor, model: LandmarkModel) -> torch.Tensor:
         """1 - cosine between the bones and the world landmarks', weighted, mean over frames."""
-        a, b = ([model.index[bone[k]] for bone in BONES] for k in (0, 1))
+        a, b = [model.index[start] for start, _, _ in BONES], [model.index[end] for _, end, _ in BONES]
         d = points[:, b] - points[:, a]
         d = d / (d.norm(dim=-1, keepdim=True) + 1e-6)
         return (self.bone_weights * (1 - (d * self.bones).sum(-1))).sum(1).mean()
@@ -102,7 +107,7 @@ def _lowest(mask: np.ndarray, low: float, high: float, here: float, other: float
     """Lowest row of the mask in the columns [low, high] that are nearer to ``here`` than to ``other``; None where there is none."""
     x = np.arange(mask.shape[1]) + 0.5
     columns = (x >= low) & (x <= high) & (np.abs(x - here) <= np.abs(x - other))
-    rows = np.flatnonzero(mask[:, columns].any(1)) if columns.any() else []
+    rows = np.flatnonzero(mask[:, columns].any(1))
     return float(rows[-1] + 1) if len(rows) else None
 
 
@@ -122,7 +127,7 @@ class KeypointLoss:
     def __call__(self, state: FitState, betas: torch.Tensor, pose: torch.Tensor, posed: Posed) -> torch.Tensor:
         """The loss of ``pose`` (T, 55, 3) with its ``posed`` body, cameras from ``state``."""
         w, stand = self.w, self.targets.standing.mean()
-        points = self.model.positions(betas, posed.rotations, posed.joints, posed.skin)
+        points = self.model.positions(betas, posed.joints, posed.skin)
         loss = w.points * self.targets.residual(project_points(points, state.Ks, state.viewmats))
         loss = loss + w.bones * self.targets.bone_error(points, self.model) + w.shape * betas.pow(2).sum()
         if w.prior:
@@ -131,7 +136,7 @@ class KeypointLoss:
             loss = loss + stand * w.balance * balance(posed.joints, self.model.rest_joints(betas))
         if w.ground and stand > 0:
             loss = loss + stand * w.ground * one_ground(points[:, self._heels], points[:, self._toes])
-        if w.initial and self.start is not None:
+        if w.initial and self.start is not None and self._start_root is not None:
             loss = loss + w.initial * (pose[:, :BODY_JOINTS] - self.start.pose[:, :BODY_JOINTS]).pow(2).sum((1, 2)).mean()
             loss = loss + METRE * w.initial * (posed.joints[:, 0] - self._start_root).pow(2).sum(1).mean()
         if w.smooth and len(pose) > 2:
@@ -147,7 +152,7 @@ def initial_state(model: LandmarkModel, targets: KeypointTargets, betas: torch.T
     pose = relaxed_pose()[None].repeat(frames, 1, 1)
     pose[:, 0, 1] = torch.atan2(-axis[:, 2], axis[:, 0])
     posed = pose_body(model.body, model.rest_joints(betas), pose, torch.zeros(frames, 3))
-    points = model.positions(betas, posed.rotations, posed.joints, posed.skin)
+    points = model.positions(betas, posed.joints, posed.skin)
     transl = [_place(points[t], targets, t, model, camera) for t in range(frames)]
     return camera.with_parameters(betas, pose, torch.stack(transl))
 
@@ -193,12 +198,11 @@ def fit_keypoints(
     head, tail = state.betas[:shape_count].clone().requires_grad_(not fixed_shape), state.betas[shape_count:]
     pose, fingers = state.pose[:, :BODY_JOINTS].clone().requires_grad_(True), state.pose[:, BODY_JOINTS:]
     transl = state.transl.clone().requires_grad_(True)
-    rates = (0.0 if fixed_shape else rates[0], rates[1], rates[2])
-    adam = torch.optim.Adam([{"params": [p], "lr": r} for p, r in zip((head, pose, transl), rates) if p.requires_grad])
-    rates = tuple(r for p, r in zip((head, pose, transl), rates) if p.requires_grad)
+    moving_rates = [(p, r) for p, r in zip((head, pose, transl), rates) if p.requires_grad]
+    adam = torch.optim.Adam([{"params": [p], "lr": r} for p, r in moving_rates])
     for i in range(iterations):
         factor = 1.0 if i < 0.6 * iterations else 0.3 if i < 0.85 * iterations else 0.1
-        for group, rate in zip(adam.param_groups, rates):
+        for group, (_, rate) in zip(adam.param_groups, moving_rates):
             group["lr"] = rate * factor
         betas = torch.cat([head, tail])
         moving = torch.cat([pose[:, :1], pose[:, 1:].detach()], 1) if root_first and i < iterations // 6 else pose

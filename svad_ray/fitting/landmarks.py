@@ -1,16 +1,13 @@
-"""Which point of the body each of the detector's 33 landmarks is: a joint or a named surface vertex, plus a calibrated offset.
+"""Which point of the body each of the detector's 33 landmarks is: a joint or a named surface vertex.
 
-A detector does not mark our joint centres: its knee, hip and ankle lie 1-3 cm beside ours. The offsets in ``blazepose_offsets.json``
-are least-squares estimates over rendered people with known joints (``benchmarks/calibrate_detector.py``), in the frame of the joint
-that carries the point. Source: ours.
+A detector does not mark our joint centres exactly: its knee, hip and ankle lie 1-3 cm beside ours. The shape of the body absorbs part of it,
+the soles seen in the outline (``keypoints``) another part; a calibration of the rest is not done yet.
 """
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from functools import cache
-from importlib import resources
 
 import numpy as np
 import torch
@@ -19,21 +16,22 @@ from svad_ray.body.lbs import rest_joints, skin_points
 from svad_ray.body.model import Body
 from svad_ray.body.names import JOINT_INDEX
 
-# (landmark number, body point, carrying joint, weight of the 2D residual); points not named after a joint are vertices of the body's tables
-_ONE = [(0, "nose", "head", 0.7)]
+# (landmark number, body point, weight of the 2D residual, step to the right side's number); points not named after a joint are vertices of the
+# body's tables
+_ONE = [(0, "nose", 0.7)]
 _PAIRED = [
-    (2, "eye", "head", 0.5, 3),
-    (7, "ear", "head", 0.5, 1),
-    (11, "shoulder", "shoulder", 1.0, 1),
-    (13, "elbow", "elbow", 1.0, 1),
-    (15, "wrist", "wrist", 1.2, 1),
-    (17, "pinky1", "wrist", 0.3, 1),
-    (19, "index1", "wrist", 0.3, 1),
-    (23, "hip", "pelvis", 0.5, 1),
-    (25, "knee", "knee", 1.0, 1),
-    (27, "ankle", "ankle", 1.2, 1),
-    (29, "heel", "ankle", 0.6, 1),
-    (31, "big_toe", "ankle", 0.8, 1),
+    (2, "eye", 0.5, 3),
+    (7, "ear", 0.5, 1),
+    (11, "shoulder", 1.0, 1),
+    (13, "elbow", 1.0, 1),
+    (15, "wrist", 1.2, 1),
+    (17, "pinky1", 0.3, 1),
+    (19, "index1", 0.3, 1),
+    (23, "hip", 0.5, 1),
+    (25, "knee", 1.0, 1),
+    (27, "ankle", 1.2, 1),
+    (29, "heel", 0.6, 1),
+    (31, "big_toe", 0.8, 1),
 ]
 # Bones whose direction the detector's world landmarks tell, with their weight: limbs, feet, shoulder and hip axes, hands, ears.
 BONES = [(11, 13, 1.0), (13, 15, 1.0), (12, 14, 1.0), (14, 16, 1.0), (23, 25, 1.0), (25, 27, 1.0), (24, 26, 1.0), (26, 28, 1.0)]
@@ -43,24 +41,20 @@ LEG_BONES = slice(4, 8)
 
 @dataclass(frozen=True)
 class LandmarkPoint:
-    """One landmark: its number, the body point, the carrying joint, the weight of its residual and its offset (metres, joint frame)."""
+    """One landmark: its number, the body point and the weight of its residual."""
 
     landmark: int
     point: str
-    joint: str
     weight: float
-    offset: tuple[float, float, float] = (0.0, 0.0, 0.0)
 
 
 @cache
 def landmark_points() -> tuple[LandmarkPoint, ...]:
-    """The landmarks that the fit uses, in order, with their calibrated offsets."""
-    table = json.loads(resources.files(__package__).joinpath("blazepose_offsets.json").read_text())["offsets"]
+    """The landmarks that the fit uses, in order."""
     rows = list(_ONE)
-    for number, point, joint, weight, step in _PAIRED:
-        for side, index in (("left", number), ("right", number + step)):
-            rows.append((index, f"{side}_{point}", joint if joint in ("head", "pelvis") else f"{side}_{joint}", weight))
-    return tuple(LandmarkPoint(*row, offset=tuple(table.get(row[1], (0.0, 0.0, 0.0)))) for row in rows)
+    for number, point, weight, step in _PAIRED:
+        rows += [(number, f"left_{point}", weight), (number + step, f"right_{point}", weight)]
+    return tuple(LandmarkPoint(*row) for row in rows)
 
 
 class LandmarkModel:
@@ -68,15 +62,12 @@ class LandmarkModel:
 
     Args:
         body: Any body in SMPL-X layout.
-        offsets: Use the calibrated offsets (off while calibrating).
     """
 
-    def __init__(self, body: Body, *, offsets: bool = True) -> None:
+    def __init__(self, body: Body) -> None:
         self.body, self.points = body, landmark_points()
         self.index = {p.landmark: i for i, p in enumerate(self.points)}
         self.weights = torch.tensor([p.weight for p in self.points])
-        self.carrier = torch.tensor([JOINT_INDEX[p.joint] for p in self.points])
-        self.offset = torch.tensor([p.offset if offsets else (0.0, 0.0, 0.0) for p in self.points])
         is_joint = [p.point in JOINT_INDEX and not p.point.endswith("_eye") for p in self.points]
         self._from_joint = torch.tensor([i for i, j in enumerate(is_joint) if j])
         self._from_vertex = torch.tensor([i for i, j in enumerate(is_joint) if not j])
@@ -87,11 +78,11 @@ class LandmarkModel:
         """(55, 3) joints of the shaped zero pose, for (B,) betas."""
         return rest_joints(self.body, betas)
 
-    def positions(self, betas: torch.Tensor, rotations: torch.Tensor, joints: torch.Tensor, skin: torch.Tensor) -> torch.Tensor:
+    def positions(self, betas: torch.Tensor, joints: torch.Tensor, skin: torch.Tensor) -> torch.Tensor:
         """World positions of the landmarks.
 
         Args:
-            betas: (B,). rotations: (T, 55, 3, 3) world rotations. joints: (T, 55, 3) posed joints, translation included.
+            betas: (B,). joints: (T, 55, 3) posed joints, translation included.
             skin: (T, 55, 3, 4) skinning transforms, translation included.
 
         Returns:
@@ -100,8 +91,7 @@ class LandmarkModel:
         v = self.body.v_template[self._vertex] + self.body.shapedirs[self._vertex][..., : len(betas)] @ betas
         surface = skin_points(v, self.body.lbs_weights[self._vertex], skin)
         out = joints.new_zeros(len(joints), len(self.points), 3)
-        out = out.index_copy(1, self._from_joint, joints[:, self._joint]).index_copy(1, self._from_vertex, surface)
-        return out + (rotations[:, self.carrier] @ self.offset[None, :, :, None])[..., 0]
+        return out.index_copy(1, self._from_joint, joints[:, self._joint]).index_copy(1, self._from_vertex, surface)
 
 
 def bone_targets(world: np.ndarray, visibility: np.ndarray, *, leg_depth: float) -> tuple[torch.Tensor, torch.Tensor]:

@@ -46,7 +46,9 @@ def mobility(body: Body) -> tuple[np.ndarray, sp.csc_matrix]:
     return np.clip(free, 0, 1).astype(np.float32), lap
 
 
-_LIMBS = [(f"{s}_{a}", f"{s}_{b}") for s in ("left", "right") for a, b in (("hip", "knee"), ("knee", "ankle"), ("shoulder", "elbow"), ("elbow", "wrist"))]
+_LIMBS = [
+    (f"{s}_{a}", f"{s}_{b}") for s in ("left", "right") for a, b in (("hip", "knee"), ("knee", "ankle"), ("shoulder", "elbow"), ("elbow", "wrist"))
+]
 
 
 _ARMS = {i for i, (a, _) in enumerate(_LIMBS) if a.endswith(("shoulder", "elbow"))}
@@ -124,8 +126,8 @@ def clothe(
     count = len(free)
     solve_n = splu((sp.eye(count) + w.smooth_normal * lap).tocsc())
     solve_f = splu((sp.eye(count) + w.smooth_free * lap).tocsc())
-    basis, stiffness = ring_basis(body)
-    rings, stiffness = _to_torch(basis), torch.tensor(stiffness, dtype=torch.float32)[:, None]
+    basis, per_ring = ring_basis(body)
+    rings, stiffness = _to_torch(basis), torch.tensor(per_ring, dtype=torch.float32)[:, None]
     mobile, renderer = torch.tensor(free)[:, None], OutlineRenderer(body)
     target = MaskTarget(mask, longest, state.Ks[0], ignore_border=ignore_border)
     posed = pose_body(body, (body.J_regressor @ shaped(body, state.betas)), state.pose, state.transl)

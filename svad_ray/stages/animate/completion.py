@@ -12,10 +12,10 @@ import scipy.sparse as sp
 from scipy.sparse.linalg import splu
 from scipy.spatial import cKDTree
 
-from svad_ray.stages.animate.projection import SeenSurface
 from svad_ray.fitting.clothed import MIRRORED_PART, Surface
 from svad_ray.geometry.raster import sample_bilinear
 from svad_ray.stages.animate.appearance import Appearance
+from svad_ray.stages.animate.projection import SeenSurface
 
 SURE = 0.55  # photo weight from which a vertex can lend its colour
 MIRROR_REACH = 0.012  # metres between a vertex and its partner's mirror image

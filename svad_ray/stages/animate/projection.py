@@ -9,9 +9,9 @@ import numpy as np
 import scipy.sparse as sp
 from scipy.ndimage import distance_transform_edt
 
+from svad_ray.fitting.clothed import Surface
 from svad_ray.geometry.mesh import adjacency, normals_np
 from svad_ray.geometry.raster import MeshBuffers, project, rasterize_mesh, sample_bilinear
-from svad_ray.fitting.clothed import Surface
 from svad_ray.stages.animate.appearance import odd, smoothstep
 
 FACING = (0.10, 0.45)  # cosine between normal and view where the photo's weight goes from 0 to 1
@@ -109,7 +109,7 @@ def limbs_in_front(landmarks: np.ndarray, visibility: np.ndarray, world: np.ndar
         hand = landmarks[list(tips)].mean(0)
         far = landmarks[wrist] + 1.9 * (hand - landmarks[wrist])
         for a, b, radius in ((landmarks[elbow], landmarks[wrist], FOREARM), (landmarks[wrist], far, HAND)):
-            cv2.line(out, tuple(np.int32(a)), tuple(np.int32(b)), 1, max(1, round(2 * radius * size)))
+            cv2.line(out, (int(a[0]), int(a[1])), (int(b[0]), int(b[1])), 1, max(1, round(2 * radius * size)))
     return out > 0
 
 

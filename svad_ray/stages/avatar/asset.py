@@ -18,7 +18,11 @@ INFLUENCES = 6  # joints that may move one Gaussian; the open body has no more
 
 @dataclass(frozen=True)
 class Gaussians:
-    """Posed Gaussians in the world, as ``splat.rasterization`` takes them: means (N, 3), quats (N, 4) wxyz, scales (N, 3), opacities (N,), colors (N, 3)."""
+    """Posed Gaussians in the world, as ``splat.rasterization`` takes them.
+
+    Attributes:
+        means: (N, 3) metres. quats: (N, 4) wxyz. scales: (N, 3) metres. opacities: (N,). colors: (N, 3) in [0, 1].
+    """
 
     means: torch.Tensor
     quats: torch.Tensor
@@ -82,9 +86,7 @@ class PosableAvatar:
         g = self.posed(track, frame)
         K, V = (torch.tensor(a[frame : frame + 1], dtype=torch.float32) for a in (track.Ks, track.viewmats))
         ground = torch.full((1, 3), background)
-        image, alpha, _ = rasterization(
-            g.means, g.quats, g.scales, g.opacities, g.colors, V, K, width, height, packed=False, backgrounds=ground
-        )
+        image, alpha, _ = rasterization(g.means, g.quats, g.scales, g.opacities, g.colors, V, K, width, height, packed=False, backgrounds=ground)
         return image[0].numpy(), alpha[0, ..., 0].numpy()
 
     def frames_of(self, track: BodyTrack) -> Iterator[np.ndarray]:

@@ -104,10 +104,14 @@ def _strongest(weights: torch.Tensor) -> torch.Tensor:
     return torch.zeros_like(weights).scatter_(1, index, value / value.sum(1, keepdim=True))
 
 
-def train(model: GaussianModel, views: list[View], *, iterations: int, rates: tuple[float, float, float], seed: int, progress: Callable[[float], None]) -> list[float]:
+def train(
+    model: GaussianModel, views: list[View], *, iterations: int, rates: tuple[float, float, float], seed: int, progress: Callable[[float], None]
+) -> list[float]:
     """Adam with exponential decay to a tenth; every view once per round in random order. Returns the loss of each step."""
     adam = torch.optim.Adam([{"params": [p], "lr": r} for p, r in zip(model.parameters(), rates)], eps=1e-8)
-    rng, order, losses = np.random.default_rng(seed), [], []
+    rng = np.random.default_rng(seed)
+    order: list[int] = []
+    losses: list[float] = []
     for i in range(iterations):
         for group, rate in zip(adam.param_groups, rates):
             group["lr"] = rate * 0.1 ** (i / iterations)
@@ -173,7 +177,9 @@ class GaussianAvatar:
         losses = train(model, views, iterations=c.iterations, rates=c.rates, seed=c.seed, progress=progress)
         return self._asset(model, surface, points, track, rest_joints, losses)
 
-    def _asset(self, model: GaussianModel, surface: Surface, points: SurfacePoints, track: BodyTrack, rest_joints: torch.Tensor, losses: list[float]) -> Avatar:
+    def _asset(
+        self, model: GaussianModel, surface: Surface, points: SurfacePoints, track: BodyTrack, rest_joints: torch.Tensor, losses: list[float]
+    ) -> Avatar:
         with torch.no_grad():
             value, index = model.weights.topk(INFLUENCES, dim=1)
             expr_index, expr_dirs = _expression(self.body, surface, points)
@@ -229,9 +235,7 @@ def clip_views(body: Body, rest_joints: torch.Tensor, clip: Clip, track: BodyTra
     return views
 
 
-def photo_view(
-    body: Body, rest_joints: torch.Tensor, photo: Photo, perception: Perception, track: BodyTrack, *, longest: int, weight: float
-) -> View:
+def photo_view(body: Body, rest_joints: torch.Tensor, photo: Photo, perception: Perception, track: BodyTrack, *, longest: int, weight: float) -> View:
     """The photo as a training view: person on white, cropped to the person and scaled to ``longest``."""
     from svad_ray.fitting.state import pose_body, state_of
 

@@ -69,7 +69,9 @@ class BodyFit:
         keep = {name: getattr(clip.track, name) for name in ("expression", "joint_offset", "locator_offset")}
         return replace(track, residual_px=residual, **keep)
 
-    def track_video(self, frames: np.ndarray, *, fps: float, focal_factor: float = 1.4, progress: Callable[[float], None] = lambda _: None) -> BodyTrack:
+    def track_video(
+        self, frames: np.ndarray, *, fps: float, focal_factor: float = 1.4, progress: Callable[[float], None] = lambda _: None
+    ) -> BodyTrack:
         """Fit the body to any clip of one person: shape shared, poses per frame, static level camera.
 
         Args:
@@ -83,14 +85,25 @@ class BodyFit:
             raise QualityRejected("no person was found in any frame", expected="one person, mostly visible", remedy="use another clip")
         Ks, viewmats = photo_camera(height, width, focal_factor=focal_factor)
         count = len(frames)
-        camera = FitState(torch.zeros(SHAPES), torch.zeros(count, 55, 3), torch.zeros(count, 3), Ks.repeat(count, 1, 1), viewmats.repeat(count, 1, 1), (height, width))
+        camera = FitState(
+            torch.zeros(SHAPES),
+            torch.zeros(count, 55, 3),
+            torch.zeros(count, 3),
+            Ks.repeat(count, 1, 1),
+            viewmats.repeat(count, 1, 1),
+            (height, width),
+        )
         weights = KeypointWeights(smooth=self.config.smooth_weight)
         targets = KeypointTargets(self.model, _filled(seen, found), leg_depth=weights.leg_depth)
         start = _unwrapped(initial_state(self.model, targets, camera.betas, camera))
-        state, targets = self._fit(_filled(seen, found), start, weights, fixed_shape=False, rates=(0.03, 0.03, 0.02), root_first=True, progress=progress)
+        state, targets = self._fit(
+            _filled(seen, found), start, weights, fixed_shape=False, rates=(0.03, 0.03, 0.02), root_first=True, progress=progress
+        )
         return replace(smoothed(state.to_track(self.body, fps=fps)), residual_px=self._residual(state, targets))
 
-    def _fit(self, seen: list[Perception], start: FitState, weights: KeypointWeights, *, progress: Callable[[float], None], **options) -> tuple[FitState, KeypointTargets]:
+    def _fit(
+        self, seen: list[Perception], start: FitState, weights: KeypointWeights, *, progress: Callable[[float], None], **options
+    ) -> tuple[FitState, KeypointTargets]:
         targets = KeypointTargets(self.model, seen, leg_depth=weights.leg_depth)
         loss = KeypointLoss(self.model, targets, weights, start)
         state = fit_keypoints(loss, start, iterations=self.config.iterations, progress=lambda done: progress(0.5 + 0.5 * done), **options)
@@ -105,7 +118,7 @@ class BodyFit:
 
     def _residual(self, state: FitState, targets: KeypointTargets) -> np.ndarray:
         posed = pose_body(self.body, self.model.rest_joints(state.betas), state.pose, state.transl)
-        points = self.model.positions(state.betas, posed.rotations, posed.joints, posed.skin)
+        points = self.model.positions(state.betas, posed.joints, posed.skin)
         return targets.pixel_error(project_points(points, state.Ks, state.viewmats)).numpy()
 
     def _gate(self, residual: np.ndarray, targets: KeypointTargets) -> None:
