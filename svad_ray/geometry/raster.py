@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numba import njit
@@ -83,11 +84,11 @@ def _bands(y: np.ndarray, height: int, threads: int) -> list[tuple[int, int]]:
         return [(0, height)]
     cuts = np.clip(np.quantile(y, np.linspace(0, 1, threads + 1)[1:-1]), 0, height).astype(int)
     edges = [0, *cuts.tolist(), height]
-    return [(a, b) for a, b in zip(edges[:-1], edges[1:]) if b > a]
+    return [(a, b) for a, b in pairwise(edges) if b > a]
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _draw(p, z, faces, row0, row1, depth, face_id, bary):  # pragma: no cover - compiled
+def _draw(p, z, faces, row0, row1, depth, face_id, bary):  # pragma: no cover - compiled, where floor gives a float
     width = depth.shape[1]
     for f in range(faces.shape[0]):
         a, b, c = faces[f, 0], faces[f, 1], faces[f, 2]
@@ -95,15 +96,15 @@ def _draw(p, z, faces, row0, row1, depth, face_id, bary):  # pragma: no cover - 
         if za < NEAR or zb < NEAR or zc < NEAR:
             continue
         ax, ay, bx, by, cx, cy = p[a, 0], p[a, 1], p[b, 0], p[b, 1], p[c, 0], p[c, 1]
-        y0 = max(row0, int(math.floor(min(ay, by, cy) - 0.5)))
-        y1 = min(row1 - 1, int(math.ceil(max(ay, by, cy))))
+        y0 = max(row0, math.floor(min(ay, by, cy) - 0.5))
+        y1 = min(row1 - 1, math.ceil(max(ay, by, cy)))
         if y1 < y0:
             continue
         area = (bx - ax) * (cy - ay) - (by - ay) * (cx - ax)
         if area == 0.0:
             continue
-        x0 = max(0, int(math.floor(min(ax, bx, cx) - 0.5)))
-        x1 = min(width - 1, int(math.ceil(max(ax, bx, cx))))
+        x0 = max(0, math.floor(min(ax, bx, cx) - 0.5))
+        x1 = min(width - 1, math.ceil(max(ax, bx, cx)))
         ia, ra, rb, rc = 1.0 / area, 1.0 / za, 1.0 / zb, 1.0 / zc
         for y in range(y0, y1 + 1):
             py = y + 0.5

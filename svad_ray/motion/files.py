@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 TRACK_VERSION = 1
 _HEADER = "svad_ray_track"
-_OPTIONAL = ("vertex_offset", "joint_offset", "locator_offset")
+_OPTIONAL = ("vertex_offset", "joint_offset", "locator_offset", "residual_px")
 _READABLE = "a built-in name, a track .npz of this project, an AMASS or SMPL-X .npz, or an ExAvatar smplx_params folder"
 _Z_UP_TO_Y_UP = Rotation.from_euler("x", -90, degrees=True)
 # How SMPL-X parameter files name the parts: first name present wins.
@@ -261,9 +261,8 @@ def resample(track: BodyTrack, fps: float) -> BodyTrack:
     pose = track.full_pose
     turned = np.stack([Slerp(old, Rotation.from_rotvec(pose[:, j]))(new).as_rotvec() for j in range(pose.shape[1])], 1).astype(np.float32)
     linear = {name: interp1d(old, getattr(track, name), axis=0)(new).astype(np.float32) for name in ("transl", "expression", "Ks")}
-    nearest = (
-        np.rint(new * track.fps).astype(int).clip(0, len(track) - 1)
-    )  # cameras do not blend linearly; the nearest one is exact for fixed cameras
+    # Cameras do not blend linearly; the nearest one is exact for fixed cameras.
+    nearest = np.rint(new * track.fps).astype(int).clip(0, len(track) - 1)
     return replace(track, **linear, viewmats=track.viewmats[nearest], fps=float(fps)).with_full_pose(turned)
 
 
