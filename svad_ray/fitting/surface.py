@@ -167,4 +167,4 @@ def usually_worn(body: Body, *, shoe: float, hair: float) -> np.ndarray:
 def _to_torch(m: sp.csr_matrix) -> torch.Tensor:
     coo = m.tocoo()
     index = torch.tensor(np.stack([coo.row, coo.col]))
-    return torch.sparse_coo_tensor(index, torch.tensor(coo.data, dtype=torch.float32), coo.shape).coalesce()
+    return torch.sparse_coo_tensor(index, torch.tensor(coo.data, dtype=torch.float32), coo.shape, check_invariants=True).coalesce()

@@ -94,10 +94,10 @@ class BodyFit:
             (height, width),
         )
         weights = KeypointWeights(smooth=self.config.smooth_weight)
-        targets = KeypointTargets(self.model, _filled(seen, found), leg_depth=weights.leg_depth)
+        targets = KeypointTargets(self.model, spread_gaps(seen, found), leg_depth=weights.leg_depth)
         start = _unwrapped(initial_state(self.model, targets, camera.betas, camera))
         state, targets = self._fit(
-            _filled(seen, found), start, weights, fixed_shape=False, rates=(0.03, 0.03, 0.02), root_first=True, progress=progress
+            spread_gaps(seen, found), start, weights, fixed_shape=False, rates=(0.03, 0.03, 0.02), root_first=True, progress=progress
         )
         return replace(smoothed(state.to_track(self.body, fps=fps)), residual_px=self._residual(state, targets))
 
@@ -142,7 +142,7 @@ def smoothed(track: BodyTrack) -> BodyTrack:
     return replace(track.with_full_pose(pose), transl=transl)
 
 
-def _filled(seen: list[Perception], found: np.ndarray) -> list[Perception]:
+def spread_gaps(seen: list[Perception], found: np.ndarray) -> list[Perception]:
     """Frames without a person take the nearest frame's landmarks with no weight: the smoothness term carries them."""
     good = np.where(found)[0]
     out = []
