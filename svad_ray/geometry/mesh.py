@@ -75,7 +75,9 @@ def face_areas(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
     return np.linalg.norm(np.cross(b - a, c - a), axis=1) / 2
 
 
-def scatter(vertices: np.ndarray, faces: np.ndarray, count: int, *, density: np.ndarray | None = None, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def scatter(
+    vertices: np.ndarray, faces: np.ndarray, count: int, *, density: np.ndarray | None = None, seed: int = 0
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Random points on a surface, spread by area (stratified over the faces).
 
     Args:

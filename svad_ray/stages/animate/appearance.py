@@ -133,7 +133,9 @@ def _shade(face_id, bary, faces, photo, uv, seen, fill, fill_uv, stretch, s, ima
 
 def with_photo(look: Appearance, photo: np.ndarray, scale: float) -> Appearance:
     """The same appearance reading another version of the photo, ``scale`` times as large (a restored head, say)."""
-    return replace(look, photo=photo, uv=(look.uv * scale).astype(np.float32), fill_uv=(look.fill_uv * scale).astype(np.float32), stretch=look.stretch * scale)
+    return replace(
+        look, photo=photo, uv=(look.uv * scale).astype(np.float32), fill_uv=(look.fill_uv * scale).astype(np.float32), stretch=look.stretch * scale
+    )
 
 
 def smoothstep(x: np.ndarray, low: float, high: float) -> np.ndarray:
