@@ -114,7 +114,7 @@ class ReprojectionAnimate:
 
     def setup(self) -> None:
         """Load the body."""
-        self.body: Body = load_body()
+        self.body: Body = load_body(self.config.body or None)
 
     def __call__(self, photo: Photo, perception: Perception, *, progress: Callable[[float], None] = lambda _: None) -> Animation:
         """The turn-around clip of the photo's person and the body fitted to the photo."""

@@ -147,7 +147,7 @@ class GaussianAvatar:
 
     def setup(self) -> None:
         """Load the body."""
-        self.body: Body = load_body()
+        self.body: Body = load_body(self.config.body or None)
 
     def __call__(
         self,

@@ -45,7 +45,7 @@ class BodyFit:
 
     def setup(self) -> None:
         """Load the body and the landmark networks."""
-        self.body: Body = load_body()
+        self.body: Body = load_body(self.config.body or None)
         self.perceive = MediaPipePerceive()
         self.perceive.setup()
         self.model = LandmarkModel(self.body)

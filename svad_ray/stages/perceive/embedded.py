@@ -31,6 +31,8 @@ _PERSON = 0.5  # presence score of the body landmarks
 _HAND = 0.5
 _FACE = 0.5
 _PASSES = 3  # landmark passes from a detector's proposal
+_ON_LIMB = 0.3  # of the torso's length: nearer to another's limb than this is on it
+_LIMBS = ((11, 12), (23, 24), *((a + s, b + s) for s in (0, 1) for a, b in ((11, 23), (23, 25), (25, 27), (27, 31), (11, 13), (13, 15), (15, 19))))
 _BYSTANDER = 0.4  # people smaller than this share of the largest do not count
 _MASKED = 0.8  # share of the core landmarks that a person's own mask must cover
 _BOX_MARGIN = 0.12  # space left round a person whose surroundings are blacked out, as a share of their size
@@ -238,4 +240,16 @@ def distinct(scored: list[tuple[float, BodyLandmarks]]) -> list[BodyLandmarks]:
 def _same(points: np.ndarray, other: np.ndarray) -> bool:
     near = 0.5 * max(torso_length(points), torso_length(other))
     shoulders = points[[11, 12]].mean(0) - other[[11, 12]].mean(0)
-    return bool(np.hypot(*shoulders) < near or np.hypot(*(points[0] - other[0])) < 0.5 * near)
+    return bool(np.hypot(*shoulders) < near or np.hypot(*(points[0] - other[0])) < 0.5 * near or _lies_on(points, other))
+
+
+def _lies_on(points: np.ndarray, other: np.ndarray) -> bool:
+    """Whether head and torso of ``points`` lie on the limbs of ``other``: the network sees small bodies in skirts, sleeves and shoes."""
+    near = _ON_LIMB * torso_length(other)
+    distance = [min(_to_segment(points[i], other[a], other[b]) for a, b in _LIMBS) for i in (0, 11, 12, 23, 24)]
+    return sum(d < near for d in distance) >= 4
+
+
+def _to_segment(point: np.ndarray, a: np.ndarray, b: np.ndarray) -> float:
+    t = np.clip((point - a) @ (b - a) / max(float((b - a) @ (b - a)), 1e-9), 0, 1)
+    return float(np.linalg.norm(point - a - t * (b - a)))
