@@ -26,5 +26,5 @@ def test_a_body_in_a_sleeve_is_not_a_person():
 
 
 def test_a_neighbour_and_a_child_in_front_of_nobody_are_people():
-    assert not _lies_on(BODY + [90, 0], BODY)
-    assert not _lies_on(BODY * 0.5 + [330, 220], BODY)
+    assert not _lies_on(BODY + np.array([90, 0]), BODY)
+    assert not _lies_on(BODY * 0.5 + np.array([330, 220]), BODY)
