@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryFile
 
 import numpy as np
 from ai_edge_litert.interpreter import Interpreter
@@ -23,8 +28,9 @@ class LiteRTNet:
 
     def __init__(self, path: Path, *, threads: int = 1) -> None:
         try:
-            self._interpreter = Interpreter(model_path=str(path), num_threads=threads)
-            self._interpreter.allocate_tensors()
+            with _without_info_lines():
+                self._interpreter = Interpreter(model_path=str(path), num_threads=threads)
+                self._interpreter.allocate_tensors()
         except (ValueError, RuntimeError) as error:
             found = f"{path} cannot be loaded as a .tflite network ({str(error)[:200]})"
             raise WeightsMissing(found, expected="the file as pulled", remedy="`svad-ray models check`, then `svad-ray models pull`") from error
@@ -48,3 +54,25 @@ class LiteRTNet:
         self._interpreter.set_tensor(self._input["index"], np.ascontiguousarray(image, np.float32)[None])
         self._interpreter.invoke()
         return {output["name"]: self._interpreter.get_tensor(output["index"])[0] for output in self._outputs}
+
+
+@contextmanager
+def _without_info_lines() -> Iterator[None]:
+    """Hold back what native code writes to standard error, then pass on all of it but the lines that begin with "INFO:".
+
+    The library announces its CPU kernels there for every network, in the midst of progress bars, and has no switch for it.
+    """
+    sys.stderr.flush()
+    kept = os.dup(2)
+    try:
+        with TemporaryFile() as held:
+            os.dup2(held.fileno(), 2)
+            try:
+                yield
+            finally:
+                sys.stderr.flush()
+                os.dup2(kept, 2)
+                held.seek(0)
+                os.write(2, b"".join(line for line in held if not line.startswith(b"INFO:")))
+    finally:
+        os.close(kept)
