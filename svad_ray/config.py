@@ -91,7 +91,7 @@ class RestoreConfig(StageConfig):
     """
 
     backend: str = EMBEDDED["restore"]
-    budget_s: float = Field(default=30.0, ge=0)
+    budget_s: float = Field(default=12.0, ge=0)
     scale: int = Field(default=1, ge=1, le=4)
     plain: Literal["compact", "lanczos"] = "compact"
 

@@ -17,7 +17,7 @@ from svad_ray.stages.restore.networks import LARGE_S, Networks
 from svad_ray.subject import BodyTrack, Clip
 
 KEEP_SIGMA = 1.0  # frame pixels; coarser structure stays the frame's
-FACE_AWAY_DEG = 100.0  # beyond, no part of the face is seen and the large network has nothing to add
+FACE_AWAY_DEG = 100.0  # beyond, no part of the face is seen and the networks have nothing to add
 
 
 class RealEsrganRestore:
@@ -74,7 +74,8 @@ class RealEsrganRestore:
         frames, remarks = [], []
         for i, frame in enumerate(shard.frames):
             large = shard.first + i in plan if plan is not None else angles[i] <= self._angle_deg(costs[i])
-            image, remark = self._frame(frame, boxes[i], "x4plus" if large else self.config.plain)
+            plain = self.config.plain if angles[i] <= FACE_AWAY_DEG else "lanczos"
+            image, remark = self._frame(frame, boxes[i], "x4plus" if large else plain)
             frames.append(image)
             remarks.append("; ".join(part for part in (shard.remarks[i], remark) if part))
         return _scaled(shard, np.stack(frames), tuple(remarks), self.config.scale)
