@@ -196,10 +196,12 @@ def test_the_packaged_realesrgan_weights_load_completely(realesrgan_folder):
     small = load_srvgg_ncnn(next(realesrgan_folder.rglob("*animevideov3-x4.param")), next(realesrgan_folder.rglob("*animevideov3-x4.bin")))
     assert sum(p.numel() for p in big.parameters()) == 16_697_987
     assert sum(p.numel() for p in small.parameters()) == 621_424
-    # A smooth image must come back as itself, four times larger: wrong channel order or a shifted file would not do that.
+    # A smooth image must come back as the same ramps, four times larger (the networks add some contrast). A shifted file would give noise,
+    # and a wrong channel order a picture nearer to the reversed one.
     ramp = np.stack(np.meshgrid(np.linspace(40, 200, 24), np.linspace(60, 180, 24)), -1)
     image = np.dstack([ramp, np.full((24, 24), 120.0)]).astype(np.uint8)
     for net in (big, small):
         out = enlarge(net, image).astype(float)
         back = out.reshape(24, 4, 24, 4, 3).mean((1, 3))
-        assert np.abs(back - image)[2:-2, 2:-2].max() < 6
+        assert min(np.corrcoef(back[..., c].ravel(), image[..., c].ravel())[0, 1] for c in (0, 1)) > 0.98
+        assert np.abs(back - image).mean() < np.abs(back[..., ::-1] - image).mean() / 3
