@@ -190,14 +190,13 @@ def reaches_sides(surface: Surface, seen: SeenSurface, lend: np.ndarray) -> np.n
     torso = np.where(lend & (surface.part == 1))[0]
     if len(torso) < 50:
         return ok
-    v, color = surface.template[torso], _shade_free(seen.color[torso])
-    outer = np.abs(v[:, 0]) > 0.62 * np.quantile(np.abs(v[:, 0]), 0.98)
+    v = surface.template
+    outer = lend & np.isin(surface.part, (1, 4, 5)) & (np.abs(v[:, 0]) > 0.62 * np.quantile(np.abs(v[torso, 0]), 0.98))
     if outer.sum() < SUPPORT_COUNT:
         return ok
-    key = np.concatenate([color / SUPPORT_COLOR, v[:, 1:2] / SUPPORT_HEIGHT], 1)
-    count = min(SUPPORT_COUNT, int(outer.sum()))
-    distance, _ = cKDTree(key[outer]).query(key, k=count)
-    ok[torso] = (distance[:, -1] if count > 1 else distance) < 1.0
+    key = np.concatenate([_shade_free(seen.color) / SUPPORT_COLOR, v[:, 1:2] / SUPPORT_HEIGHT], 1)
+    distance, _ = cKDTree(key[outer]).query(key[torso], k=SUPPORT_COUNT)
+    ok[torso] = distance[:, -1] < 1.0
     # a lender beside banned cloth may carry its blurred edge
     bad = np.zeros(len(ok))
     bad[torso] = ~ok[torso]
