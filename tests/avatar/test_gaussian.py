@@ -6,7 +6,7 @@ import torch
 
 from svad_ray.body import load_body
 from svad_ray.config import AvatarConfig
-from svad_ray.evaluate.metrics import psnr
+from svad_ray.evaluate.metrics import psnr, silhouette_iou
 from svad_ray.fitting.clothed import clothed_surface
 from svad_ray.motion import retarget, turn
 from svad_ray.stages.animate.embedded import spread
@@ -16,7 +16,7 @@ from svad_ray.stages.avatar.gaussian import GaussianAvatar, GaussianModel, clip_
 from svad_ray.store import load_avatar, save_avatar
 from svad_ray.subject import BodyTrack, Clip, Perception, Photo
 
-SIZE, FRAMES = 160, 8
+SIZE, FRAMES = 320, 8
 
 
 @pytest.fixture(scope="module")
@@ -89,8 +89,8 @@ def test_the_whole_stage_makes_a_person_on_white(scene):
     avatar = stage(clip, track, photo, seen, track.frames(slice(0, 1)))
     image, alpha = PosableAvatar(avatar).render(track, 0)
     truth = clip.frames[0] / 255.0
-    # the truth has hard, aliased edges at this size, which caps the figure near 24 dB; a white picture scores 12
-    assert psnr(image, truth) > 22 and abs(alpha.sum() / (clip.masks[0] > 0).sum() - 1) < 0.1
+    # the truth has hard, aliased edges at this size, which caps the figure; a white picture scores 12
+    assert psnr(image, truth) > 22 and silhouette_iou(alpha, clip.masks[0] / 255.0) > 0.9
     assert avatar.tensors["lbs_weights"].shape[1] == INFLUENCES and avatar.facts["iterations"] == 60
 
 
