@@ -73,7 +73,7 @@ def _read(source: str, max_bytes: int) -> bytes:
     try:
         filesystem, path = fsspec.core.url_to_fs(source)
         if filesystem.isdir(path):
-            raise InputError(f"'{source}' is a folder", expected="one photo file", remedy="name a file in it; `svad-ray batch` takes many photos")
+            raise InputError(f"'{source}' is a folder", expected="one photo file", remedy="name a file in it")
         with filesystem.open(path, "rb") as stream:
             data = stream.read(max_bytes + 1)
     except FileNotFoundError as error:

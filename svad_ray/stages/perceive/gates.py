@@ -95,7 +95,7 @@ def _touching(view: View) -> list[str]:
 
 
 _STEP_BACK = "take the photo from further away so that the whole person fits, with space on every side"
-_BUST = "or ask for a half-body avatar (bust)"
+_BUST = "or ask for a half-body avatar (--bust)"
 
 GATES: tuple[Gate, ...] = (
     Gate(
@@ -110,7 +110,7 @@ GATES: tuple[Gate, ...] = (
         lambda view: view.seen.people > 1,
         "{people} people were found in the photo",
         "one person",
-        "crop the photo to one person, or ask for the largest",
+        "crop the photo to one person, or ask for the largest (--largest)",
         waived_by="largest",
     ),
     Gate(
