@@ -111,7 +111,7 @@ class FitConfig(StageConfig):
     iterations: int = Field(default=60, ge=1)
     initial_weight: float = Field(default=50_000.0, ge=0)
     smooth_weight: float = Field(default=0.05, ge=0)
-    max_residual: float = Field(default=0.06, gt=0)
+    max_residual: float = Field(default=0.10, gt=0)
 
 
 class AvatarConfig(StageConfig):
