@@ -6,7 +6,8 @@ Run again after a kill or Ctrl-C, it finds what is committed and goes on; a stag
 from __future__ import annotations
 
 import os
-import warnings
+import signal
+import threading
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from functools import cached_property, partial
@@ -75,6 +76,7 @@ class LocalRunner:
         key = self._key(name, stage, inputs)
         kept = self._step(name, stage, key, lambda: call(lambda done: self._progress(name, done)))
         self._progress(name, 1.0)
+        stop_if_interrupted()
         return kept
 
     def frames(self, name: str, stage: Any, call: Callable[[Clip], Clip], clip: Any, *, inputs: list[str]) -> Kept[Clip]:
@@ -111,6 +113,7 @@ class LocalRunner:
 
     def _step(self, name: str, stage: Any, key: Key, call: Callable[[], T]) -> Kept[T]:
         """The committed result of ``key``; made and committed now if it is not there."""
+        stop_if_interrupted()
         record = self.records.setdefault(name, StageRecord(name, stage.backend.name))
         marker = self.store.committed(key)
         if marker is not None:
@@ -150,6 +153,21 @@ def model_hashes(names: tuple[str, ...]) -> dict[str, str]:
     return {name: f"{PACKAGES[name].requirement} sha256:{PACKAGES[name].sha256}" for name in names}
 
 
+_interrupted = threading.Event()
+
+
+def _on_interrupt(number: int, frame: Any) -> None:
+    _interrupted.set()
+    raise KeyboardInterrupt
+
+
+def stop_if_interrupted() -> None:
+    """Raise KeyboardInterrupt once more if Ctrl-C was met where an exception is swallowed (in a compiled package's callback, say)."""
+    if _interrupted.is_set():
+        _interrupted.clear()
+        raise KeyboardInterrupt
+
+
 def prepare(settings: Settings) -> int:
     """Apply the process-wide settings: thread counts, offline, cache folder. Returns the thread count."""
     import cv2
@@ -157,7 +175,9 @@ def prepare(settings: Settings) -> int:
 
     from svad_ray.splat.threads import set_threads
 
-    warnings.filterwarnings("ignore", message="Sparse invariant checks")
+    if threading.current_thread() is threading.main_thread():
+        _interrupted.clear()
+        signal.signal(signal.SIGINT, _on_interrupt)
     threads = settings.threads or cores()
     torch.set_num_threads(threads)
     cv2.setNumThreads(threads)

@@ -1,5 +1,6 @@
 """Killed at any point and run again, a run ends with the same result, and does not repeat what was committed."""
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -111,3 +112,21 @@ def test_a_damaged_artefact_stops_the_run_plainly(tmp_path):
     with pytest.raises(StoreError, match="was changed") as caught:
         tiny_pipeline.run(tmp_path / "store", lambda what: None)
     assert "remove" in caught.value.remedy
+
+
+def test_an_interrupt_that_is_swallowed_still_stops_the_run():
+    import signal
+
+    from svad_ray import local
+    from svad_ray.config import Settings
+
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        local.prepare(Settings(threads=1))
+        with contextlib.suppress(KeyboardInterrupt):  # as a compiled package's callback does
+            signal.raise_signal(signal.SIGINT)
+        with pytest.raises(KeyboardInterrupt):
+            local.stop_if_interrupted()
+        local.stop_if_interrupted()
+    finally:
+        signal.signal(signal.SIGINT, before)
