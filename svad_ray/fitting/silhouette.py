@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from copy import copy
+from dataclasses import replace
+
 import cv2
 import numpy as np
 import torch
@@ -103,7 +106,8 @@ def fit_silhouette(
     pose, fingers = state.pose[:, :BODY_JOINTS].clone().requires_grad_(True), state.pose[:, BODY_JOINTS:]
     transl = state.transl.clone().requires_grad_(True)
     adam = torch.optim.Adam([{"params": [p], "lr": r} for p, r in zip((head, pose, transl), rates)])
-    points_weight, loss.w = loss.w, _scaled_points(loss.w, keypoint_weight)
+    loss = copy(loss)
+    loss.w = replace(loss.w, points=loss.w.points * keypoint_weight)
     for i in range(iterations):
         if i == int(0.7 * iterations):
             for group in adam.param_groups:
@@ -115,11 +119,4 @@ def fit_silhouette(
         adam.zero_grad()
         (weight * outline + loss(state, betas, full, posed)).backward()
         adam.step()
-    loss.w = points_weight
     return state.with_parameters(torch.cat([head, tail]), torch.cat([pose, fingers], 1), transl)
-
-
-def _scaled_points(weights, factor: float):
-    from dataclasses import replace
-
-    return replace(weights, points=weights.points * factor)

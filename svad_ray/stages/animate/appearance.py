@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numba import njit
@@ -129,13 +129,6 @@ def _shade(face_id, bary, faces, photo, uv, seen, fill, fill_uv, stretch, s, ima
             alpha[y, x] = share
             for k in range(3):
                 image[y, x, k] = total[k] / (s * s) + (1 - share)
-
-
-def with_photo(look: Appearance, photo: np.ndarray, scale: float) -> Appearance:
-    """The same appearance reading another version of the photo, ``scale`` times as large (a restored head, say)."""
-    return replace(
-        look, photo=photo, uv=(look.uv * scale).astype(np.float32), fill_uv=(look.fill_uv * scale).astype(np.float32), stretch=look.stretch * scale
-    )
 
 
 def smoothstep(x: np.ndarray, low: float, high: float) -> np.ndarray:

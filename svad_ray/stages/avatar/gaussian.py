@@ -15,8 +15,9 @@ from svad_ray.body.model import Body
 from svad_ray.body.names import JOINT_INDEX
 from svad_ray.config import AvatarConfig
 from svad_ray.fitting.clothed import Surface, clothed_surface
-from svad_ray.fitting.state import relaxed_pose
-from svad_ray.geometry.mesh import normals_np, scatter
+from svad_ray.fitting.silhouette import shaped
+from svad_ray.fitting.state import pose_body, relaxed_pose, state_of
+from svad_ray.geometry.mesh import normals_np, scatter, subdivide
 from svad_ray.geometry.rotations import frames_from_normals, orthonormal, quats_from_matrices
 from svad_ray.splat import rasterization
 from svad_ray.stages.avatar.asset import INFLUENCES
@@ -168,7 +169,7 @@ class GaussianAvatar:
         c = self.config
         surface = clothed_surface(self.body, track.betas, track.vertex_offset)
         points = surface_points(surface, c.gaussians, head_density=c.head_density, seed=c.seed)
-        rest_joints = (self.body.J_regressor @ _shaped(self.body, track)).float()
+        rest_joints = (self.body.J_regressor @ shaped(self.body, torch.tensor(track.betas, dtype=torch.float32))).float()
         views = clip_views(self.body, rest_joints, clip, track)
         views.append(photo_view(self.body, rest_joints, photo, perception, photo_track, longest=max(clip.frames.shape[1:3]), weight=c.photo_weight))
         few = [views[i] for i in np.linspace(0, len(views) - 2, min(c.color_views, len(views) - 1)).astype(int)] + views[-1:]
@@ -202,17 +203,10 @@ class GaussianAvatar:
         return Avatar("gaussian", tensors, display_track(track, rest_joints), facts)
 
 
-def _shaped(body: Body, track: BodyTrack) -> torch.Tensor:
-    betas = torch.tensor(track.betas, dtype=torch.float32)
-    return body.v_template + body.shapedirs[..., : len(betas)] @ betas
-
-
 def _expression(body: Body, surface: Surface, points: SurfacePoints) -> tuple[np.ndarray, np.ndarray]:
     """Gaussians that the first expressions move by more than 0.1 mm, and their directions (M, 3, E) metres."""
     matrix_rows = len(body.v_template)
     inner = body.tables.regions["inner_mouth"]
-    from svad_ray.geometry.mesh import subdivide
-
     matrix, _ = subdivide(body.faces[~inner[body.faces].any(1)], matrix_rows)
     dirs = body.exprdirs[..., :EXPRESSIONS].numpy()
     fine = (matrix @ dirs.reshape(matrix_rows, -1)).reshape(-1, 3, dirs.shape[-1])
@@ -223,8 +217,6 @@ def _expression(body: Body, surface: Surface, points: SurfacePoints) -> tuple[np
 
 def clip_views(body: Body, rest_joints: torch.Tensor, clip: Clip, track: BodyTrack) -> list[View]:
     """One view per frame, at the clip's own size."""
-    from svad_ray.fitting.state import pose_body, state_of
-
     state = state_of(track)
     posed = pose_body(body, rest_joints, state.pose, state.transl)
     views = []
@@ -237,8 +229,6 @@ def clip_views(body: Body, rest_joints: torch.Tensor, clip: Clip, track: BodyTra
 
 def photo_view(body: Body, rest_joints: torch.Tensor, photo: Photo, perception: Perception, track: BodyTrack, *, longest: int, weight: float) -> View:
     """The photo as a training view: person on white, cropped to the person and scaled to ``longest``."""
-    from svad_ray.fitting.state import pose_body, state_of
-
     ys, xs = np.where(perception.mask > 0.5)
     height, width = perception.mask.shape
     margin = round(0.05 * max(np.ptp(ys), np.ptp(xs)))
