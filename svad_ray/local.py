@@ -8,18 +8,20 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from functools import cached_property, partial
 from typing import Any, Generic, TypeVar
 
 from svad_ray.config import Settings
-from svad_ray.stages.base import Progress
+from svad_ray.stages.base import Step
 from svad_ray.store import ArtefactStore, Key, content_key, digest
 from svad_ray.subject import Clip, join_clips
 from svad_ray.usage import Meter, Usage, cores
 
 T = TypeVar("T")
+CHECKPOINT_S = 30.0
 
 
 @dataclass
@@ -54,6 +56,29 @@ class Kept(Generic[T]):
         return self._load()
 
 
+class StoredCheckpoint:
+    """The state of a long call beside the artefact that it will become; gone once that is committed.
+
+    Args:
+        key: Of the artefact.
+        every_s: Shortest time between two kept states.
+    """
+
+    def __init__(self, store: ArtefactStore, key: Key, *, every_s: float) -> None:
+        self.store, self.key, self.every_s = store, key, every_s
+        self._last = time.monotonic()
+
+    def load(self) -> dict[str, Any] | None:
+        """The newest state that is whole; a damaged one counts as none."""
+        return self.store.load_checkpoint(self.key)
+
+    def offer(self, state: Callable[[], dict[str, Any]]) -> None:
+        """Keep the state if it is time."""
+        if time.monotonic() - self._last >= self.every_s:
+            self.store.save_checkpoint(self.key, state())
+            self._last = time.monotonic()
+
+
 class LocalRunner:
     """Runs the steps of ``pipeline.create`` here and now.
 
@@ -62,32 +87,40 @@ class LocalRunner:
         settings: Block length; the thread count is applied by ``prepare``.
         body_id: Which body the stages use; part of every key.
         progress: Told how far each step is.
+        checkpoint_s: Seconds between kept states of a long call.
     """
 
-    def __init__(self, store: ArtefactStore, settings: Settings, *, body_id: str = "", progress: StepProgress | None = None) -> None:
-        self.store, self.settings, self.body_id = store, settings, body_id
+    def __init__(
+        self, store: ArtefactStore, settings: Settings, *, body_id: str = "", progress: StepProgress | None = None, checkpoint_s: float = CHECKPOINT_S
+    ) -> None:
+        self.store, self.settings, self.body_id, self.checkpoint_s = store, settings, body_id, checkpoint_s
         self.records: dict[str, StageRecord] = {}
         self._progress = progress or (lambda name, done: None)
         self._ready: set[int] = set()
         self._lengths: dict[str, int] = {}
 
-    def whole(self, name: str, stage: Any, call: Callable[[Progress], T], *, inputs: list[str]) -> Kept[T]:
+    def whole(self, name: str, stage: Any, call: Callable[[Step], T], *, inputs: list[str]) -> Kept[T]:
         """See ``pipeline.Runner``."""
         key = self._key(name, stage, inputs)
-        kept = self._step(name, stage, key, lambda: call(lambda done: self._progress(name, done)))
+        step = Step(lambda done: self._progress(name, done), StoredCheckpoint(self.store, key, every_s=self.checkpoint_s))
+        kept = self._step(name, stage, key, lambda: call(step))
         self._progress(name, 1.0)
         stop_if_interrupted()
         return kept
 
-    def frames(self, name: str, stage: Any, call: Callable[[Clip], Clip], clip: Any, *, inputs: list[str]) -> Kept[Clip]:
+    def frames(self, name: str, stage: Any, clip: Any, context: Any) -> Kept[Clip]:
         """See ``pipeline.Runner``. The clip is read only if a block is missing."""
         length = self._length(clip)
         blocks: list[Kept[Clip]] = []
         for start in range(0, length, self.settings.shard):
             stop = min(length, start + self.settings.shard)
-            key = self._key(name, stage, [clip.key, f"{start}-{stop}", *inputs])
-            blocks.append(self._step(name, stage, key, partial(_on_block, call, clip, start, stop)))
+            key = self._key(name, stage, [clip.key, f"{start}-{stop}", context.key])
+            blocks.append(self._step(name, stage, key, partial(_on_block, stage, clip, context, start, stop)))
             self._progress(name, stop / length)
+        return self._join(blocks, length)
+
+    def _join(self, blocks: list[Kept[Clip]], length: int) -> Kept[Clip]:
+        """The whole clip of consecutive blocks."""
         joined = Kept(digest(*(block.key for block in blocks)), lambda: _joined(blocks))
         self._lengths[joined.key] = length
         return joined
@@ -136,8 +169,8 @@ class LocalRunner:
         record.usage = record.usage.plus(usage)
 
 
-def _on_block(call: Callable[[Clip], Clip], clip: Any, start: int, stop: int) -> Clip:
-    return call(clip.value.slice(start, stop))
+def _on_block(stage: Any, clip: Any, context: Any, start: int, stop: int) -> Clip:
+    return stage(clip.value.slice(start, stop), context.value)
 
 
 def _joined(blocks: list[Kept[Clip]]) -> Clip:

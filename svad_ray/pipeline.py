@@ -7,12 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
 from typing import Any, Protocol, TypeVar
 
 from svad_ray.backends import STAGES
 from svad_ray.config import Settings
-from svad_ray.stages.base import AnimateStage, AvatarStage, FitStage, IdentityStage, PerceiveStage, Progress, RestoreStage, make
+from svad_ray.stages.base import AnimateStage, AvatarStage, FitStage, IdentityStage, PerceiveStage, RestoreStage, Step, make
 from svad_ray.store.keys import digest
 from svad_ray.subject import Animation, Avatar, BodyTrack, Clip, Perception, Photo
 
@@ -33,11 +32,11 @@ class Result(Protocol[T_co]):
 class Runner(Protocol):
     """Runs steps and keeps what they make."""
 
-    def whole(self, name: str, stage: Any, call: Callable[[Progress], T], *, inputs: list[str]) -> Result[T]:
+    def whole(self, name: str, stage: Any, call: Callable[[Step], T], *, inputs: list[str]) -> Result[T]:
         """One call that makes one result. ``stage`` is set up first if the result is not there yet."""
 
-    def frames(self, name: str, stage: Any, call: Callable[[Clip], Clip], clip: Result[Clip], *, inputs: list[str]) -> Result[Clip]:
-        """A clip frame block by frame block, each kept by itself."""
+    def frames(self, name: str, stage: Any, clip: Result[Clip], context: Result[Any]) -> Result[Clip]:
+        """A clip frame block by frame block, each ``stage(shard, context)``, wherever that is best done, and kept by itself."""
 
     def part(self, whole: Result[Any], name: str, take: Callable[[Any], T]) -> Result[T]:
         """One field of a result."""
@@ -89,35 +88,35 @@ def create(photo: Photo, settings: Settings, run: Runner, *, stages: Stages | No
     s = stages or Stages.of(settings)
     source = digest(photo.image)
 
-    seen = run.whole("perceive", s.perceive, lambda progress: s.perceive(photo), inputs=[source])
+    seen = run.whole("perceive", s.perceive, lambda step: s.perceive(photo), inputs=[source])
     warnings = check(photo, seen.value, largest=settings.perceive.largest, bust=settings.perceive.bust)
 
     person = [source, seen.key]
-    animation = run.whole("animate", s.animate, lambda progress: s.animate(photo, seen.value, progress=progress), inputs=person)
+    animation = run.whole("animate", s.animate, lambda step: s.animate(photo, seen.value, progress=step.progress), inputs=person)
     clip = run.part(animation, "clip", lambda made: made.clip)
     photo_track = run.part(animation, "photo_track", lambda made: made.photo_track)
 
     head = run.whole(
         "identity-reference",
         s.identity,
-        lambda progress: s.identity.reference(photo, seen.value, photo_track.value),
+        lambda step: s.identity.reference(photo, seen.value, photo_track.value),
         inputs=[*person, photo_track.key],
     )
-    fused = run.frames("identity", s.identity, lambda shard: s.identity(shard, head.value), clip, inputs=[head.key])
-    plan = cache(lambda: s.restore.plan(fused.value.track))  # of the whole clip, so a frame's share does not depend on its block
-    restored = run.frames("restore", s.restore, lambda shard: s.restore(shard, plan()), fused, inputs=[])
+    plan = run.whole("restore-plan", s.restore, lambda step: s.restore.plan(clip.value.track), inputs=[clip.key])
+    fused = run.frames("identity", s.identity, clip, head)
+    restored = run.frames("restore", s.restore, fused, plan)
 
     person.append(photo_track.key)
     track = run.whole(
         "fit",
         s.fit,
-        lambda progress: s.fit(restored.value, photo, seen.value, photo_track.value, progress=progress),
+        lambda step: s.fit(restored.value, photo, seen.value, photo_track.value, progress=step.progress),
         inputs=[restored.key, *person],
     )
     avatar = run.whole(
         "avatar",
         s.avatar,
-        lambda progress: s.avatar(restored.value, track.value, photo, seen.value, photo_track.value, progress=progress),
+        lambda step: s.avatar(restored.value, track.value, photo, seen.value, photo_track.value, progress=step.progress, checkpoint=step.checkpoint),
         inputs=[restored.key, track.key, *person],
     )
     return Created(photo, seen, warnings, animation, fused, restored, track, avatar)

@@ -20,6 +20,7 @@ from svad_ray.backends import Backend
 from svad_ray.config import Settings, override
 from svad_ray.local import LocalRunner
 from svad_ray.pipeline import Created, Stages, create
+from svad_ray.stages.base import Checkpoint
 from svad_ray.store import ArtefactStore
 from svad_ray.subject import Animation, Avatar, BodyTrack, Clip, Perception, Photo
 
@@ -100,10 +101,10 @@ class Identity(Tiny):
 
 
 class Restore(Tiny):
-    def plan(self, whole: BodyTrack) -> frozenset[int]:
-        return frozenset(range(0, len(whole), 3))
+    def plan(self, whole: BodyTrack) -> tuple[int, ...]:
+        return tuple(range(0, len(whole), 3))
 
-    def __call__(self, shard: Clip, plan: frozenset[int]) -> Clip:
+    def __call__(self, shard: Clip, plan: tuple[int, ...]) -> Clip:
         self.begin(f"{shard.first}")
         frames = np.stack([255 - f if shard.first + i in plan else f for i, f in enumerate(shard.frames)])
         self.event("")
@@ -118,12 +119,23 @@ class Fit(Tiny):
 
 class Train(Tiny):
     def __call__(
-        self, clip: Clip, track: BodyTrack, photo: Photo, perception: Perception, photo_track: BodyTrack, *, progress: Callable[[float], None]
+        self,
+        clip: Clip,
+        track: BodyTrack,
+        photo: Photo,
+        perception: Perception,
+        photo_track: BodyTrack,
+        *,
+        progress: Callable[[float], None],
+        checkpoint: Checkpoint,
     ) -> Avatar:
         self.begin("whole")
-        rng, means = np.random.default_rng(self.config.seed), np.zeros((50, 3), np.float32)
-        for i in range(5):
+        state = checkpoint.load() or {"step": 0, "means": np.zeros((50, 3), np.float32)}
+        means = state["means"].copy()
+        for i in range(state["step"], 5):
+            rng = np.random.default_rng((self.config.seed, i))
             means += rng.standard_normal((50, 3)).astype(np.float32) * track.transl.mean(0)
+            checkpoint.offer(lambda done=i + 1: {"step": done, "means": means})  # noqa: B023  asked for at once
             progress((i + 1) / 5)
             self.event("")
         return Avatar("gaussian", {"means": means}, track.frames(slice(0, 1)), {"seed": self.config.seed})

@@ -7,6 +7,7 @@ no state carried from call to call, no clock, no thread count in the result.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
 from svad_ray.backends import Backend
@@ -19,6 +20,37 @@ Progress = Callable[[float], None]
 
 def silent(done: float) -> None:
     """The progress callback of whoever does not want to know."""
+
+
+class Checkpoint(Protocol):
+    """Where a long call keeps its state, so that another process can go on from there. How often is the runner's business."""
+
+    def load(self) -> dict[str, Any] | None:
+        """The newest kept state of this very call; None to begin at the beginning."""
+
+    def offer(self, state: Callable[[], dict[str, Any]]) -> None:
+        """Called whenever the call could be continued from here; ``state`` is asked for only when it is time to keep one."""
+
+
+class NoCheckpoint:
+    """Keeps nothing."""
+
+    def load(self) -> None:
+        """Nothing is kept."""
+
+    def offer(self, state: Callable[[], dict[str, Any]]) -> None:
+        """Nothing is kept."""
+
+
+NO_CHECKPOINT = NoCheckpoint()
+
+
+@dataclass(frozen=True)
+class Step:
+    """What a runner gives to the call of a step."""
+
+    progress: Progress = silent
+    checkpoint: Checkpoint = NO_CHECKPOINT
 
 
 @runtime_checkable
@@ -54,7 +86,7 @@ class AnimateStage(Stage, Protocol):
 
 
 class IdentityStage(Stage, Protocol):
-    """The photo's head, put into every frame of a shard (8-16 consecutive frames)."""
+    """The photo's head, put into every frame of a shard (8-16 consecutive frames); the shard's track stays as it is."""
 
     def reference(self, photo: Photo, perception: Perception, photo_track: BodyTrack) -> Any: ...
 
@@ -65,7 +97,7 @@ class RestoreStage(Stage, Protocol):
     """Sharper frames of a shard; the size may grow, and the track's Ks with it."""
 
     def plan(self, track: BodyTrack) -> Any:
-        """Which frames get how much work, decided once for the whole clip."""
+        """Which frames get how much work, decided once for the whole clip, so that a frame's share does not depend on its shard."""
 
     def __call__(self, shard: Clip, plan: Any = None) -> Clip: ...
 
@@ -80,7 +112,15 @@ class AvatarStage(Stage, Protocol):
     """Frames and the fitted body -> the avatar."""
 
     def __call__(
-        self, clip: Clip, track: BodyTrack, photo: Photo, perception: Perception, photo_track: BodyTrack, *, progress: Progress = silent
+        self,
+        clip: Clip,
+        track: BodyTrack,
+        photo: Photo,
+        perception: Perception,
+        photo_track: BodyTrack,
+        *,
+        progress: Progress = silent,
+        checkpoint: Checkpoint = NO_CHECKPOINT,
     ) -> Avatar: ...
 
 

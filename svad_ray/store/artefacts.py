@@ -4,6 +4,7 @@ Layout below the root::
 
     <stage>/<digest>/attempt-<id>/...     files of one attempt, with manifest.json (sizes and sha256)
     <stage>/<digest>/COMMITTED.json       the marker: which attempt counts; created only if absent
+    <stage>/<digest>/CHECKPOINT.json      names the checkpoint-<id>/ folder of a long call that is not finished; gone once it is committed
 
 A reader trusts markers alone. Two writers of one key both do the work; the first marker wins and the other takes the winner's artefact.
 A process that is killed leaves at most an attempt without a marker, which nobody reads and the next commit of that key removes.
@@ -11,24 +12,21 @@ A process that is killed leaves at most an attempt without a marker, which nobod
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 import os
 import uuid
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-import fsspec
-from fsspec.implementations.local import LocalFileSystem
-
 from svad_ray.errors import StoreError
 from svad_ray.store.codec import decode, encode
+from svad_ray.store.files import Files, plain_errors
 from svad_ray.store.keys import Key
 
-MARKER, MANIFEST = "COMMITTED.json", "manifest.json"
+MARKER, MANIFEST, CHECKPOINT = "COMMITTED.json", "manifest.json", "CHECKPOINT.json"
 _AGAIN = "remove its folder and run again"
 
 
@@ -51,8 +49,8 @@ class ArtefactStore:
     """
 
     def __init__(self, root: str | os.PathLike[str], **options: Any) -> None:
-        self.fs, path = fsspec.core.url_to_fs(os.fspath(root), **options)
-        self.root = path.rstrip("/")
+        self.files = Files(root, **options)
+        self.fs, self.root = self.files.fs, self.files.root
 
     def committed(self, key: Key) -> Committed | None:
         """The key's marker, or None when nothing is committed."""
@@ -77,10 +75,10 @@ class ArtefactStore:
         attempt = f"attempt-{uuid.uuid4().hex[:12]}"
         folder = f"{self._folder(key)}/{attempt}"
         try:
-            with _plain_errors(self.root):
+            with plain_errors(self.root):
                 manifest = self._write(folder, value)
                 marker = {"attempt": attempt, "manifest_sha256": manifest, "facts": dict(facts or {})}
-                won = self._create_if_absent(f"{self._folder(key)}/{MARKER}", json.dumps(marker, indent=1).encode())
+                won = self.files.create(f"{key.stage}/{key.digest}/{MARKER}", json.dumps(marker, indent=1).encode())
         except BaseException:
             self._remove(folder)
             other = self._others_commit(key)
@@ -102,14 +100,7 @@ class ArtefactStore:
         marker = self.committed(key)
         if marker is None:
             raise StoreError(f"nothing is committed under {key}", remedy="run the stage first")
-        folder, listed = f"{self._folder(key)}/{marker.attempt}", self._manifest(marker)
-
-        def read(name: str) -> bytes:
-            if name not in listed:
-                raise StoreError(f"{folder}/{name} is not in the manifest", remedy=_AGAIN)
-            return self._read_checked(f"{folder}/{name}", listed[name])
-
-        return decode(read)
+        return self._value(marker)
 
     def verify(self, key: Key) -> int:
         """Check every file of a committed artefact; returns how many. Raises ``StoreError`` naming the first that is wrong."""
@@ -120,6 +111,28 @@ class ArtefactStore:
         for name, entry in listed.items():
             self._read_checked(f"{self._folder(key)}/{marker.attempt}/{name}", entry)
         return len(listed)
+
+    def save_checkpoint(self, key: Key, value: Any) -> None:
+        """Keep ``value`` as the newest state of the unfinished work on ``key``; an older one stays in force until this one is whole."""
+        attempt = f"checkpoint-{uuid.uuid4().hex[:12]}"
+        try:
+            with plain_errors(self.root):
+                manifest = self._write(f"{self._folder(key)}/{attempt}", value)
+            says = {"attempt": attempt, "manifest_sha256": manifest, "facts": {}}
+            self.files.write(f"{key.stage}/{key.digest}/{CHECKPOINT}", json.dumps(says).encode())
+        except BaseException:
+            self._remove(f"{self._folder(key)}/{attempt}")
+            raise
+        self._sweep(key, keep=attempt, kind="checkpoint-")
+
+    def load_checkpoint(self, key: Key) -> Any | None:
+        """The newest kept state, or None; one that is damaged or half removed counts as none."""
+        content = self.files.read(f"{key.stage}/{key.digest}/{CHECKPOINT}")
+        try:
+            says = json.loads(content) if content else None
+            return self._value(Committed(key, says["attempt"], says["manifest_sha256"], {})) if says else None
+        except (StoreError, ValueError, KeyError, TypeError):
+            return None
 
     def committed_keys(self) -> Iterator[Key]:
         """Every committed key."""
@@ -142,6 +155,17 @@ class ArtefactStore:
         self.fs.pipe_file(f"{folder}/{MANIFEST}", manifest)
         return hashlib.sha256(manifest).hexdigest()
 
+    def _value(self, marker: Committed) -> Any:
+        """The attempt that a marker names, every file checked."""
+        folder, listed = f"{self._folder(marker.key)}/{marker.attempt}", self._manifest(marker)
+
+        def read(name: str) -> bytes:
+            if name not in listed:
+                raise StoreError(f"{folder}/{name} is not in the manifest", remedy=_AGAIN)
+            return self._read_checked(f"{folder}/{name}", listed[name])
+
+        return decode(read)
+
     def _manifest(self, marker: Committed) -> dict[str, dict[str, Any]]:
         path = f"{self._folder(marker.key)}/{marker.attempt}/{MANIFEST}"
         try:
@@ -161,66 +185,19 @@ class ArtefactStore:
             raise StoreError(f"{path} was changed after it was committed", expected=f"sha256 {entry['sha256']}", remedy=_AGAIN)
         return content
 
-    def _create_if_absent(self, path: str, content: bytes) -> bool:
-        """Create the file with its whole content; False when it exists. Exactly one of several callers gets True."""
-        if isinstance(self.fs, LocalFileSystem):
-            return _link_if_absent(path, content)
-        try:
-            self.fs.pipe_file(path, content, mode="create")
-        except FileExistsError:
-            return False
-        except (TypeError, ValueError, NotImplementedError) as error:
-            raise StoreError(
-                f"the file system of {self.root} cannot create a file only if it is absent",
-                expected="a local folder, memory:// or an object store with conditional writes",
-                remedy="choose another place for the store",
-            ) from error
-        return True
-
     def _others_commit(self, key: Key) -> Committed | None:
         with suppress(StoreError, OSError):
             return self.committed(key)
         return None
 
-    def _sweep(self, key: Key, *, keep: str) -> None:
-        """Drop what killed attempts left under a key that is now committed."""
+    def _sweep(self, key: Key, *, keep: str, kind: str = "") -> None:
+        """Drop what killed attempts and checkpoints left under a key, all but ``keep`` and the marker; only of ``kind``, if one is given."""
         with suppress(OSError):
-            for path in self.fs.ls(self._folder(key), detail=False):
-                if path.rsplit("/", 1)[-1].startswith("attempt-") and not path.endswith(keep):
+            for path in self.fs.ls(self._folder(key), detail=False, refresh=True):
+                name = path.rsplit("/", 1)[-1]
+                if name not in (keep, MARKER) and name.startswith(kind or ("attempt-", "checkpoint-", CHECKPOINT)):
                     self._remove(path)
 
     def _remove(self, folder: str) -> None:
         with suppress(OSError):
             self.fs.rm(folder, recursive=True)
-
-
-def _link_if_absent(path: str, content: bytes) -> bool:
-    """A hard link appears at once and whole, and fails when the name is taken: a torn marker cannot exist."""
-    staged = f"{path}.{uuid.uuid4().hex[:12]}"
-    try:
-        with open(staged, "wb") as stream:
-            stream.write(content)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.link(staged, path)
-    except FileExistsError:
-        return False
-    finally:
-        with suppress(FileNotFoundError):
-            os.unlink(staged)
-    return True
-
-
-@contextmanager
-def _plain_errors(root: str) -> Iterator[None]:
-    """OSErrors of writing as ``StoreError`` with a remedy."""
-    try:
-        yield
-    except OSError as error:
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-        remedy = (
-            "free some space or choose another folder with --out"
-            if full
-            else "check that the folder exists and may be written, or choose another with --out"
-        )
-        raise StoreError(f"the store {root} cannot be written: {error.strerror or error}", remedy=remedy) from error

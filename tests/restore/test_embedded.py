@@ -100,7 +100,7 @@ def test_plan_takes_the_most_frontal_frames_within_the_budget(stage):
 
 def test_no_frame_is_lost_and_blocks_do_not_change_the_result(stage):
     clip = clip_of(turning_track(stage.body))
-    plan = frozenset({0})
+    plan = (0,)
     whole = stage(clip.slice(0, 3), plan)
     assert len(whole) == 3 and whole.frames.shape == (3, SIZE, SIZE, 3)
     assert whole.remarks == ("head x4plus", "x; head compact", "head compact")

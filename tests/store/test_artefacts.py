@@ -161,7 +161,7 @@ def test_an_interrupt_removes_the_attempt(tmp_path, monkeypatch):
     def interrupted(path, content):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(store, "_create_if_absent", interrupted)
+    monkeypatch.setattr(store.files, "create", interrupted)
     with pytest.raises(KeyboardInterrupt):
         store.put(KEY, "value")
     assert not list(tmp_path.glob("*/*/*"))

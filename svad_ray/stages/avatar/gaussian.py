@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import Any
 
 import cv2
 import numpy as np
@@ -22,6 +24,7 @@ from svad_ray.geometry.rotations import frames_from_normals, orthonormal, quats_
 from svad_ray.splat import rasterization
 from svad_ray.stages.avatar.asset import INFLUENCES
 from svad_ray.stages.avatar.colors import SurfacePoints, View, colors_from_views
+from svad_ray.stages.base import NO_CHECKPOINT, Checkpoint, silent
 from svad_ray.subject import Avatar, BodyTrack, Clip, Perception, Photo
 
 FLATNESS = 0.25  # thickness of a disk over its width
@@ -105,26 +108,68 @@ def _strongest(weights: torch.Tensor) -> torch.Tensor:
     return torch.zeros_like(weights).scatter_(1, index, value / value.sum(1, keepdim=True))
 
 
+@dataclass
+class _Training:
+    """All that the next training step depends on."""
+
+    model: GaussianModel
+    adam: torch.optim.Adam
+    rng: np.random.Generator
+    order: list[int]
+    losses: list[float]
+
+    def state(self) -> dict[str, Any]:
+        """Plain values and arrays that ``resume`` continues from, bit for bit."""
+        moments = [self.adam.state[p] for p in self.model.parameters()]
+        return {
+            "parameters": [p.detach().numpy().copy() for p in self.model.parameters()],
+            "moments": [{name: value.numpy().copy() for name, value in m.items()} for m in moments],
+            "rng": json.dumps(self.rng.bit_generator.state),
+            "order": [int(i) for i in self.order],
+            "losses": np.array(self.losses),
+        }
+
+    def resume(self, state: dict[str, Any]) -> None:
+        """Go on from ``state``."""
+        with torch.no_grad():
+            for p, value, moments in zip(self.model.parameters(), state["parameters"], state["moments"]):
+                p.copy_(torch.from_numpy(value.copy()))
+                self.adam.state[p] = {name: torch.from_numpy(np.array(m)) for name, m in moments.items()}
+        self.rng.bit_generator.state = json.loads(state["rng"])
+        self.order, self.losses = list(state["order"]), state["losses"].tolist()
+
+
 def train(
-    model: GaussianModel, views: list[View], *, iterations: int, rates: tuple[float, float, float], seed: int, progress: Callable[[float], None]
+    model: GaussianModel,
+    views: list[View],
+    *,
+    iterations: int,
+    rates: tuple[float, float, float],
+    seed: int,
+    progress: Callable[[float], None] = silent,
+    checkpoint: Checkpoint = NO_CHECKPOINT,
 ) -> list[float]:
-    """Adam with exponential decay to a tenth; every view once per round in random order. Returns the loss of each step."""
+    """Adam with exponential decay to a tenth; every view once per round in random order. Returns the loss of each step.
+
+    Continued from a checkpoint it takes the same steps to the same numbers as without a break.
+    """
     adam = torch.optim.Adam([{"params": [p], "lr": r} for p, r in zip(model.parameters(), rates)], eps=1e-8)
-    rng = np.random.default_rng(seed)
-    order: list[int] = []
-    losses: list[float] = []
-    for i in range(iterations):
+    at = _Training(model, adam, np.random.default_rng(seed), [], [])
+    if kept := checkpoint.load():
+        at.resume(kept)
+    for i in range(len(at.losses), iterations):
         for group, rate in zip(adam.param_groups, rates):
             group["lr"] = rate * 0.1 ** (i / iterations)
-        if not order:
-            order = list(rng.permutation(len(views)))
-        loss = model.loss(views[order.pop()])
+        if not at.order:
+            at.order = list(at.rng.permutation(len(views)))
+        loss = model.loss(views[at.order.pop()])
         adam.zero_grad()
         loss.backward()
         adam.step()
-        losses.append(float(loss.detach()))
+        at.losses.append(float(loss.detach()))
+        checkpoint.offer(at.state)
         progress((i + 1) / iterations)
-    return losses
+    return at.losses
 
 
 class GaussianAvatar:
@@ -158,7 +203,8 @@ class GaussianAvatar:
         perception: Perception,
         photo_track: BodyTrack,
         *,
-        progress: Callable[[float], None] = lambda _: None,
+        progress: Callable[[float], None] = silent,
+        checkpoint: Checkpoint = NO_CHECKPOINT,
     ) -> Avatar:
         """Train the avatar of one person.
 
@@ -175,7 +221,7 @@ class GaussianAvatar:
         few = [views[i] for i in np.linspace(0, len(views) - 2, min(c.color_views, len(views) - 1)).astype(int)] + views[-1:]
         part = surface.part[surface.faces[points.face, 0]]
         model = GaussianModel(points, colors_from_views(surface, points, few), stiff=np.where(np.isin(part, (6, 7)), 10.0, 1.0))
-        losses = train(model, views, iterations=c.iterations, rates=c.rates, seed=c.seed, progress=progress)
+        losses = train(model, views, iterations=c.iterations, rates=c.rates, seed=c.seed, progress=progress, checkpoint=checkpoint)
         return self._asset(model, surface, points, track, rest_joints, losses)
 
     def _asset(

@@ -47,7 +47,7 @@ class RealEsrganRestore:
         self.body: Body = load_body(self.config.body or None)
         self.networks = Networks.load()
 
-    def plan(self, track: BodyTrack, *, first: int = 0) -> frozenset[int]:
+    def plan(self, track: BodyTrack, *, first: int = 0) -> tuple[int, ...]:
         """Numbers of the frames that get the large network: the most frontal ones, as many as the budget pays for.
 
         Args:
@@ -58,9 +58,9 @@ class RealEsrganRestore:
         angle, cost = facing_deg(heads), _cost_s(head_boxes(heads, track.Ks), track.image_size)
         order = np.argsort(angle, kind="stable")
         paid = order[np.cumsum(cost[order]) <= self.config.budget_s]
-        return frozenset(int(first + i) for i in paid if angle[i] <= FACE_AWAY_DEG)
+        return tuple(sorted(int(first + i) for i in paid if angle[i] <= FACE_AWAY_DEG))
 
-    def __call__(self, shard: Clip, plan: frozenset[int] | None = None) -> Clip:
+    def __call__(self, shard: Clip, plan: tuple[int, ...] | None = None) -> Clip:
         """The frames with restored heads, in the same order and number.
 
         Args:
