@@ -94,8 +94,8 @@ def test_plan_takes_the_most_frontal_frames_within_the_budget(stage):
     boxes, angles = head_boxes(heads, track.Ks), facing_deg(heads)
     side = np.ceil(boxes[:, 2] - boxes[:, 0]) - 1
     assert plan and (side[list(plan)] ** 2).sum() * LARGE_S <= stage.config.budget_s
-    assert max(angles[i] for i in plan) <= min(angles[i] for i in set(range(12)) - plan) + 1e-6
-    assert stage.plan(track, first=40) == {i + 40 for i in plan}
+    assert max(angles[i] for i in plan) <= min(angles[i] for i in set(range(12)) - set(plan)) + 1e-6
+    assert stage.plan(track, first=40) == tuple(i + 40 for i in plan)
 
 
 def test_no_frame_is_lost_and_blocks_do_not_change_the_result(stage):
