@@ -68,30 +68,48 @@ def deliver(
         if not existed:
             shutil.rmtree(out, ignore_errors=True)
         raise
-    records = tuple(run.records.values())
-    facts = provenance(photo, settings, chosen, consent=consent, warnings=created.warnings, body=f"{body.name} {body.id} ({body.licence})")
-    avatar = replace(created.avatar.value, facts={**created.avatar.value.facts, "provenance": facts})
-    delivery = Delivery(created, avatar, records, out)
-    turntable = _write_files(delivery, body, tell)
-    tell("report", 0.0)
-    tables = measure(delivery, body) if measure else ()
-    write_report(report_inputs(delivery, body, turntable, tables), out / "report.html")
-    tell("report", 1.0)
-    return delivery
+    return write_delivery(created, settings, body, run, out, consent=consent, measure=measure, tell=tell)
 
 
-def _write_files(delivery: Delivery, body: Any, tell: StepProgress) -> np.ndarray:
-    """Avatar folder, PLY and turntable; returns the turntable's frames."""
+def write_delivery(
+    created: pipeline.Created,
+    settings: Settings,
+    body: Any,
+    run: LocalRunner,
+    out: Path,
+    *,
+    consent: str = "",
+    measure: Measure | None = None,
+    tell: StepProgress = lambda name, done: None,
+    exports: Sequence[str] = ("ply", "turntable", "report"),
+) -> Delivery:
+    """Write the avatar folder and ``exports`` below ``out``."""
     from svad_ray.export.ply import write_ply
     from svad_ray.export.video import write_mp4
 
-    save_avatar(delivery.avatar, delivery.out / "avatar")
-    write_ply(delivery.avatar, delivery.out / "avatar.ply")
-    tell("turntable", 0.0)
-    track = turntable_track(delivery.avatar, body)
-    frames = rendered(delivery.avatar, track, tell=lambda done: tell("turntable", done))
-    write_mp4(iter(frames), delivery.out / "turntable.mp4", TURNTABLE_FPS)
-    return frames
+    facts = provenance(
+        created.photo,
+        settings,
+        chosen_backends(settings),
+        consent=consent,
+        warnings=created.warnings,
+        body=f"{body.name} {body.id} ({body.licence})",
+    )
+    avatar = replace(created.avatar.value, facts={**created.avatar.value.facts, "provenance": facts})
+    delivery, frames = Delivery(created, avatar, tuple(run.records.values()), out), None
+    save_avatar(avatar, out / "avatar")
+    if "ply" in exports:
+        write_ply(avatar, out / "avatar.ply")
+    if {"turntable", "report"} & set(exports):
+        tell("turntable", 0.0)
+        frames = rendered(avatar, turntable_track(avatar, body), tell=lambda done: tell("turntable", done))
+    if "turntable" in exports and frames is not None:
+        write_mp4(iter(frames), out / "turntable.mp4", TURNTABLE_FPS)
+    if "report" in exports and frames is not None:
+        tell("report", 0.0)
+        write_report(report_inputs(delivery, body, frames, measure(delivery, body) if measure else ()), out / "report.html")
+        tell("report", 1.0)
+    return delivery
 
 
 def report_inputs(delivery: Delivery, body: Any, turntable: np.ndarray, tables: Sequence[Table]) -> ReportInputs:

@@ -10,9 +10,10 @@ import signal
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from functools import cached_property, partial
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from svad_ray.config import Settings
 from svad_ray.stages.base import Step
@@ -22,6 +23,7 @@ from svad_ray.usage import Meter, Usage, cores
 
 T = TypeVar("T")
 CHECKPOINT_S = 30.0
+HOSTED_AT_ONCE = 4  # blocks of one subject on their way to a host
 
 
 @dataclass
@@ -56,6 +58,33 @@ class Kept(Generic[T]):
         return self._load()
 
 
+@dataclass(frozen=True)
+class BlockOrder:
+    """One block of a step that works frame by frame, as plain data: any worker can do it.
+
+    Attributes:
+        name: The step. stage: Which stage does it, configured with ``config``.
+        key: Under which the block is committed.
+        start, stop: Its frames in the whole clip.
+        clip: Name of the whole clip that it is cut from. context: Key of what the stage gets besides the frames.
+    """
+
+    name: str
+    stage: str
+    config: dict[str, Any]
+    key: Key
+    start: int
+    stop: int
+    clip: str
+    context: str
+
+
+class FrameHost(Protocol):
+    """Does frame blocks somewhere else: a pool of workers, a resident deployment."""
+
+    def __call__(self, stage: str, config: dict[str, Any], shard: Clip, context: Any) -> Clip: ...
+
+
 class StoredCheckpoint:
     """The state of a long call beside the artefact that it will become; gone once that is committed.
 
@@ -88,13 +117,22 @@ class LocalRunner:
         body_id: Which body the stages use; part of every key.
         progress: Told how far each step is.
         checkpoint_s: Seconds between kept states of a long call.
+        host: Where frame blocks are done, several at once; None = here, one after the other.
     """
 
     def __init__(
-        self, store: ArtefactStore, settings: Settings, *, body_id: str = "", progress: StepProgress | None = None, checkpoint_s: float = CHECKPOINT_S
+        self,
+        store: ArtefactStore,
+        settings: Settings,
+        *,
+        body_id: str = "",
+        progress: StepProgress | None = None,
+        checkpoint_s: float = CHECKPOINT_S,
+        host: FrameHost | None = None,
     ) -> None:
-        self.store, self.settings, self.body_id, self.checkpoint_s = store, settings, body_id, checkpoint_s
+        self.store, self.settings, self.body_id, self.checkpoint_s, self.host = store, settings, body_id, checkpoint_s, host
         self.records: dict[str, StageRecord] = {}
+        self.keys: dict[str, str | list[str]] = {}
         self._progress = progress or (lambda name, done: None)
         self._ready: set[int] = set()
         self._lengths: dict[str, int] = {}
@@ -102,6 +140,7 @@ class LocalRunner:
     def whole(self, name: str, stage: Any, call: Callable[[Step], T], *, inputs: list[str]) -> Kept[T]:
         """See ``pipeline.Runner``."""
         key = self._key(name, stage, inputs)
+        self.keys[name] = str(key)
         step = Step(lambda done: self._progress(name, done), StoredCheckpoint(self.store, key, every_s=self.checkpoint_s))
         kept = self._step(name, stage, key, lambda: call(step))
         self._progress(name, 1.0)
@@ -110,14 +149,39 @@ class LocalRunner:
 
     def frames(self, name: str, stage: Any, clip: Any, context: Any) -> Kept[Clip]:
         """See ``pipeline.Runner``. The clip is read only if a block is missing."""
-        length = self._length(clip)
-        blocks: list[Kept[Clip]] = []
-        for start in range(0, length, self.settings.shard):
-            stop = min(length, start + self.settings.shard)
-            key = self._key(name, stage, [clip.key, f"{start}-{stop}", context.key])
-            blocks.append(self._step(name, stage, key, partial(_on_block, stage, clip, context, start, stop)))
-            self._progress(name, stop / length)
-        return self._join(blocks, length)
+        orders = self.orders(name, stage, clip, context)
+        self.keys[name] = [str(order.key) for order in orders]
+        done = 0
+
+        def one(order: BlockOrder) -> Kept[Clip]:
+            nonlocal done
+            kept = self._step(name, stage, order.key, partial(self._block, stage, order, clip, context), set_up=self.host is None)
+            done += 1
+            self._progress(name, done / len(orders))
+            return kept
+
+        if self.host is None:
+            blocks = [one(order) for order in orders]
+        else:
+            with ThreadPoolExecutor(HOSTED_AT_ONCE) as threads:
+                blocks = list(threads.map(one, orders))
+        return self._join(blocks, orders[-1].stop)
+
+    def orders(self, name: str, stage: Any, clip: Any, context: Any) -> list[BlockOrder]:
+        """The blocks of a frames step, done or not."""
+        length, size = self._length(clip), self.settings.shard
+        spans = [(start, min(length, start + size)) for start in range(0, length, size)]
+        config = stage.config.model_dump(mode="json")
+        return [
+            BlockOrder(
+                name, stage.backend.stage, config, self._key(name, stage, [clip.key, f"{a}-{b}", context.key]), a, b, f"{clip.key}", f"{context.key}"
+            )
+            for a, b in spans
+        ]
+
+    def _block(self, stage: Any, order: BlockOrder, clip: Any, context: Any) -> Clip:
+        shard = clip.value.slice(order.start, order.stop)
+        return stage(shard, context.value) if self.host is None else self.host(order.stage, order.config, shard, context.value)
 
     def _join(self, blocks: list[Kept[Clip]], length: int) -> Kept[Clip]:
         """The whole clip of consecutive blocks."""
@@ -144,7 +208,7 @@ class LocalRunner:
             body_id=self.body_id,
         )
 
-    def _step(self, name: str, stage: Any, key: Key, call: Callable[[], T]) -> Kept[T]:
+    def _step(self, name: str, stage: Any, key: Key, call: Callable[[], T], *, set_up: bool = True) -> Kept[T]:
         """The committed result of ``key``; made and committed now if it is not there."""
         stop_if_interrupted()
         record = self.records.setdefault(name, StageRecord(name, stage.backend.name))
@@ -154,7 +218,7 @@ class LocalRunner:
             self._count(record, Usage(**marker.facts["usage"]))
             return Kept(str(key), lambda: self.store.get(key))
         meter = Meter()
-        if id(stage) not in self._ready:
+        if set_up and id(stage) not in self._ready:
             stage.setup()
             self._ready.add(id(stage))
         value = call()
@@ -167,10 +231,6 @@ class LocalRunner:
     def _count(record: StageRecord, usage: Usage) -> None:
         record.blocks += 1
         record.usage = record.usage.plus(usage)
-
-
-def _on_block(stage: Any, clip: Any, context: Any, start: int, stop: int) -> Clip:
-    return stage(clip.value.slice(start, stop), context.value)
 
 
 def _joined(blocks: list[Kept[Clip]]) -> Clip:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
 from svad_ray.backends import STAGES
-from svad_ray.config import Settings
+from svad_ray.config import Settings, StageConfig
 from svad_ray.stages.base import AnimateStage, AvatarStage, FitStage, IdentityStage, PerceiveStage, RestoreStage, Step, make
 from svad_ray.store.keys import digest
 from svad_ray.subject import Animation, Avatar, BodyTrack, Clip, Perception, Photo
@@ -68,8 +68,8 @@ class Stages:
     avatar: AvatarStage
 
     @classmethod
-    def of(cls, settings: Settings) -> Stages:
-        """The backends that ``settings`` choose."""
+    def of(cls, settings: Settings, *, make: Callable[[str, StageConfig], Any] = make) -> Stages:
+        """The backends that ``settings`` choose; ``make`` may make others."""
         return cls(**{stage: make(stage, settings.stage(stage)) for stage in STAGES})
 
 

@@ -16,11 +16,11 @@ LAYERS = {
     0: ["errors", "conventions", "subject", "usage", "backends", "config", "__init__"],
     1: ["geometry", "models", "photo"],
     2: ["body", "splat", "store"],
-    3: ["nets", "fitting", "motion"],
+    3: ["nets", "fitting", "motion", "ledger"],
     4: ["stages"],
     5: ["pipeline", "export", "evaluate"],
-    6: ["local", "deliver"],
-    7: ["doctor", "demo", "cluster"],
+    6: ["local", "deliver", "fulfil"],
+    7: ["doctor", "demo", "service", "cluster"],
     8: ["cli", "commands", "__main__"],
 }
 LAYER = {name: level for level, members in LAYERS.items() for name in members}

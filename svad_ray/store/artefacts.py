@@ -16,10 +16,10 @@ import hashlib
 import json
 import os
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import IO, Any
 
 from svad_ray.errors import StoreError
 from svad_ray.store.codec import decode, encode
@@ -72,12 +72,19 @@ class ArtefactStore:
         Raises:
             StoreError: Disk full, no permission; nothing of the value is visible then.
         """
+        return self._commit(key, encode(value), facts or {})
+
+    def put_files(self, key: Key, files: Mapping[str, bytes], *, facts: Mapping[str, Any] | None = None) -> Committed:
+        """``put`` for ready-made files, relative name -> content; read back with ``open``."""
+        return self._commit(key, files.items(), facts or {})
+
+    def _commit(self, key: Key, files: Iterable[tuple[str, bytes]], facts: Mapping[str, Any]) -> Committed:
         attempt = f"attempt-{uuid.uuid4().hex[:12]}"
         folder = f"{self._folder(key)}/{attempt}"
         try:
             with plain_errors(self.root):
-                manifest = self._write(folder, value)
-                marker = {"attempt": attempt, "manifest_sha256": manifest, "facts": dict(facts or {})}
+                manifest = self._write(folder, files)
+                marker = {"attempt": attempt, "manifest_sha256": manifest, "facts": dict(facts)}
                 won = self.files.create(f"{key.stage}/{key.digest}/{MARKER}", json.dumps(marker, indent=1).encode())
         except BaseException:
             self._remove(folder)
@@ -97,16 +104,26 @@ class ArtefactStore:
         Raises:
             StoreError: Nothing committed, a file missing or changed.
         """
-        marker = self.committed(key)
-        if marker is None:
-            raise StoreError(f"nothing is committed under {key}", remedy="run the stage first")
-        return self._value(marker)
+        return self._value(self._marker(key))
+
+    def listing(self, key: Key) -> dict[str, dict[str, Any]]:
+        """Files of the committed artefact: name -> {"bytes", "sha256"}. Raises ``StoreError`` when nothing is committed."""
+        return self._manifest(self._marker(key))
+
+    def open(self, key: Key, name: str) -> IO[bytes]:
+        """A committed file, opened for reading; its content is not checked against the manifest.
+
+        Raises:
+            StoreError: Nothing committed, or no such file in the manifest (so a name never leads out of the artefact).
+        """
+        marker = self._marker(key)
+        if name not in self._manifest(marker):
+            raise StoreError(f"{key} has no file '{name}'", remedy="see its listing")
+        return self.fs.open(f"{self._folder(key)}/{marker.attempt}/{name}", "rb")
 
     def verify(self, key: Key) -> int:
         """Check every file of a committed artefact; returns how many. Raises ``StoreError`` naming the first that is wrong."""
-        marker = self.committed(key)
-        if marker is None:
-            raise StoreError(f"nothing is committed under {key}", remedy="run the stage first")
+        marker = self._marker(key)
         listed = self._manifest(marker)
         for name, entry in listed.items():
             self._read_checked(f"{self._folder(key)}/{marker.attempt}/{name}", entry)
@@ -117,7 +134,7 @@ class ArtefactStore:
         attempt = f"checkpoint-{uuid.uuid4().hex[:12]}"
         try:
             with plain_errors(self.root):
-                manifest = self._write(f"{self._folder(key)}/{attempt}", value)
+                manifest = self._write(f"{self._folder(key)}/{attempt}", encode(value))
             says = {"attempt": attempt, "manifest_sha256": manifest, "facts": {}}
             self.files.write(f"{key.stage}/{key.digest}/{CHECKPOINT}", json.dumps(says).encode())
         except BaseException:
@@ -140,13 +157,19 @@ class ArtefactStore:
             stage, digest = path.split("/")[-3:-1]
             yield Key(stage, digest)
 
+    def _marker(self, key: Key) -> Committed:
+        marker = self.committed(key)
+        if marker is None:
+            raise StoreError(f"nothing is committed under {key}", remedy="run the stage first")
+        return marker
+
     def _folder(self, key: Key) -> str:
         return f"{self.root}/{key.stage}/{key.digest}"
 
-    def _write(self, folder: str, value: Any) -> str:
+    def _write(self, folder: str, files: Iterable[tuple[str, bytes]]) -> str:
         """Write every file, then the manifest; returns the manifest's sha256."""
         listed = {}
-        for name, content in encode(value):
+        for name, content in files:
             path = f"{folder}/{name}"
             self.fs.makedirs(path.rsplit("/", 1)[0], exist_ok=True)
             self.fs.pipe_file(path, content)

@@ -23,6 +23,12 @@ class Key:
     def __str__(self) -> str:
         return f"{self.stage}/{self.digest}"
 
+    @classmethod
+    def parse(cls, text: str) -> Key:
+        """The key that ``str`` wrote."""
+        stage, _, digest = text.partition("/")
+        return cls(stage, digest)
+
 
 def content_key(
     stage: str,
