@@ -1,0 +1,106 @@
+"""Joining a Ray cluster, or starting one on this machine: private, authenticated, quiet."""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from svad_ray.errors import BackendUnavailable
+from svad_ray.usage import cores
+
+_HOME_TOKEN = Path.home() / ".ray" / "auth_token"
+
+
+@contextmanager
+def session(address: str | None = None, **options: Any) -> Iterator[None]:
+    """``connect``, and leave at the end; a cluster that was started here ends with it, one that was joined or found stays."""
+    import ray
+
+    ours = not ray.is_initialized()
+    connect(address, **options)
+    try:
+        yield
+    finally:
+        if ours:
+            ray.shutdown()
+
+
+def connect(address: str | None = None, **options: Any) -> None:
+    """Join the cluster at ``address`` (or the one that a submitted job runs in), else start one here that listens on the loopback interface only.
+
+    Does nothing when this process is connected already.
+
+    Args:
+        address: "auto" or "host:port"; None = RAY_ADDRESS, else a new local one.
+        options: For ``ray.init``: num_cpus, num_gpus, object_store_memory, ...
+
+    Raises:
+        BackendUnavailable: There is no cluster at ``address``.
+    """
+    private_by_default(starting=not (address or os.environ.get("RAY_ADDRESS")))
+    import ray
+
+    if ray.is_initialized():
+        return
+    address = address or os.environ.get("RAY_ADDRESS") or None
+    common: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
+    if address is None:
+        common |= {"address": "local", "num_cpus": cores(), "include_dashboard": False, "_node_ip_address": "127.0.0.1"}
+    else:
+        common |= {"address": address}
+    try:
+        ray.init(**{**common, **options})
+    except ConnectionError as error:
+        remedy = "start one with `ray start --head`, or leave --address out to use this machine alone"
+        raise BackendUnavailable(f"no Ray cluster answers at '{address}' ({error})", remedy=remedy) from error
+    quiet()
+
+
+def private_by_default(*, starting: bool) -> None:
+    """Decide authentication and telemetry explicitly, before ray is imported: Ray's own defaults depend on what lies in the home folder.
+
+    Args:
+        starting: A cluster will be started here; without a token at hand it gets one of its own, known to this process and its children only.
+    """
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_AUTH_MODE", "token")
+    has_token = os.environ.get("RAY_AUTH_TOKEN") or os.environ.get("RAY_AUTH_TOKEN_PATH") or _HOME_TOKEN.exists()
+    if os.environ["RAY_AUTH_MODE"] == "token" and starting and not has_token:
+        os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
+
+
+def quiet() -> None:
+    """Ray Data and Serve say only what is wrong; what a person wants to see is our own progress view."""
+    from ray.data import DataContext
+
+    context = DataContext.get_current()
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    for name in ("ray.data", "ray.serve"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+
+
+def alive_nodes() -> set[str]:
+    """Ids of the nodes that are part of the cluster now."""
+    import ray
+
+    return {node["NodeID"] for node in ray.nodes() if node["Alive"]}
+
+
+def this_node() -> str:
+    """Id of the node that this process is on."""
+    import ray
+
+    return ray.get_runtime_context().get_node_id()
+
+
+def assigned_cpus() -> float:
+    """Cores that Ray gave to this worker."""
+    import ray
+
+    return float(ray.get_runtime_context().get_assigned_resources().get("CPU", 0.0))
