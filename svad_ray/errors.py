@@ -65,3 +65,9 @@ class StoreError(SvadError):
     """The artefact store cannot be read or written (disk full, no permission, corrupt artefact)."""
 
     exit_code = 7
+
+
+class ArtefactDamaged(StoreError):
+    """An artefact is not there, or not what was committed: a file is missing, torn or changed. ``key`` names it while the error stays in its process."""
+
+    key: str = ""

@@ -21,7 +21,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import IO, Any
 
-from svad_ray.errors import StoreError
+from svad_ray.errors import ArtefactDamaged, StoreError
 from svad_ray.store.codec import decode, encode
 from svad_ray.store.files import Files, plain_errors
 from svad_ray.store.keys import Key
@@ -64,7 +64,7 @@ class ArtefactStore:
             says = json.loads(content)
             return Committed(key, says["attempt"], says["manifest_sha256"], says["facts"])
         except (ValueError, KeyError, TypeError) as error:
-            raise StoreError(f"the marker {self._folder(key)}/{MARKER} is damaged", remedy=_AGAIN) from error
+            raise _damaged(key, f"the marker {self._folder(key)}/{MARKER} is damaged") from error
 
     def put(self, key: Key, value: Any, *, facts: Mapping[str, Any] | None = None) -> Committed:
         """Write ``value`` and commit it; when another writer was first, its artefact counts and this one is dropped.
@@ -126,7 +126,7 @@ class ArtefactStore:
         marker = self._marker(key)
         listed = self._manifest(marker)
         for name, entry in listed.items():
-            self._read_checked(f"{self._folder(key)}/{marker.attempt}/{name}", entry)
+            self._read_checked(key, f"{self._folder(key)}/{marker.attempt}/{name}", entry)
         return len(listed)
 
     def save_checkpoint(self, key: Key, value: Any) -> None:
@@ -151,6 +151,10 @@ class ArtefactStore:
         except (StoreError, ValueError, KeyError, TypeError):
             return None
 
+    def uncommit(self, key: Key) -> None:
+        """Forget a damaged artefact, so that it is made again: its marker goes, its files are garbage for the next commit to sweep."""
+        self.files.remove(f"{key.stage}/{key.digest}/{MARKER}")
+
     def committed_keys(self) -> Iterator[Key]:
         """Every committed key."""
         for path in sorted(self.fs.glob(f"{self.root}/*/*/{MARKER}")):
@@ -160,7 +164,7 @@ class ArtefactStore:
     def _marker(self, key: Key) -> Committed:
         marker = self.committed(key)
         if marker is None:
-            raise StoreError(f"nothing is committed under {key}", remedy="run the stage first")
+            raise _damaged(key, f"nothing is committed under {key}", remedy="run the stage first")
         return marker
 
     def _folder(self, key: Key) -> str:
@@ -185,28 +189,30 @@ class ArtefactStore:
         def read(name: str) -> bytes:
             if name not in listed:
                 raise StoreError(f"{folder}/{name} is not in the manifest", remedy=_AGAIN)
-            return self._read_checked(f"{folder}/{name}", listed[name])
+            return self._read_checked(marker.key, f"{folder}/{name}", listed[name])
 
         return decode(read)
 
     def _manifest(self, marker: Committed) -> dict[str, dict[str, Any]]:
         path = f"{self._folder(marker.key)}/{marker.attempt}/{MANIFEST}"
-        try:
-            content = self.fs.cat_file(path)
-        except OSError as error:
-            raise StoreError(f"{path} cannot be read ({error})", remedy=_AGAIN) from error
+        content = self._bytes(marker.key, path)
         if hashlib.sha256(content).hexdigest() != marker.manifest_sha256:
-            raise StoreError(f"{path} was changed after it was committed", remedy=_AGAIN)
+            raise _damaged(marker.key, f"{path} was changed after it was committed")
         return json.loads(content)
 
-    def _read_checked(self, path: str, entry: Mapping[str, Any]) -> bytes:
-        try:
-            content = self.fs.cat_file(path)
-        except OSError as error:
-            raise StoreError(f"{path} cannot be read ({error})", remedy=_AGAIN) from error
+    def _read_checked(self, key: Key, path: str, entry: Mapping[str, Any]) -> bytes:
+        content = self._bytes(key, path)
         if len(content) != entry["bytes"] or hashlib.sha256(content).hexdigest() != entry["sha256"]:
-            raise StoreError(f"{path} was changed after it was committed", expected=f"sha256 {entry['sha256']}", remedy=_AGAIN)
+            raise _damaged(key, f"{path} was changed after it was committed", expected=f"sha256 {entry['sha256']}")
         return content
+
+    def _bytes(self, key: Key, path: str) -> bytes:
+        try:
+            return self.fs.cat_file(path)
+        except (FileNotFoundError, NotADirectoryError) as error:
+            raise _damaged(key, f"{path} is missing") from error
+        except OSError as error:
+            raise StoreError(f"{path} cannot be read ({error})", remedy="check the permissions of the store") from error
 
     def _others_commit(self, key: Key) -> Committed | None:
         with suppress(StoreError, OSError):
@@ -224,3 +230,9 @@ class ArtefactStore:
     def _remove(self, folder: str) -> None:
         with suppress(OSError):
             self.fs.rm(folder, recursive=True)
+
+
+def _damaged(key: Key, found: str, *, expected: str = "", remedy: str = _AGAIN) -> ArtefactDamaged:
+    error = ArtefactDamaged(found, expected=expected, remedy=remedy)
+    error.key = str(key)
+    return error
