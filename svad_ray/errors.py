@@ -68,6 +68,6 @@ class StoreError(SvadError):
 
 
 class ArtefactDamaged(StoreError):
-    """An artefact is not there, or not what was committed: a file is missing, torn or changed. ``key`` names it while the error stays in its process."""
+    """An artefact is not there, or not what was committed. ``key`` names it while the error stays in its process."""
 
     key: str = ""

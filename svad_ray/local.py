@@ -223,7 +223,7 @@ class LocalRunner:
             self._ready.add(id(stage))
         value = call()
         usage = meter.read()
-        self.store.put(key, value, facts={"usage": asdict(usage), "backend": stage.backend.name, "version": stage.version})
+        commit_step(self.store, key, value, stage, usage)
         self._count(record, usage)
         return Kept(str(key), lambda: value)
 
@@ -231,6 +231,11 @@ class LocalRunner:
     def _count(record: StageRecord, usage: Usage) -> None:
         record.blocks += 1
         record.usage = record.usage.plus(usage)
+
+
+def commit_step(store: ArtefactStore, key: Key, value: Any, stage: Any, usage: Usage) -> None:
+    """Keep what a step made, with what it cost and who made it."""
+    store.put(key, value, facts={"usage": asdict(usage), "backend": stage.backend.name, "version": stage.version})
 
 
 def _joined(blocks: list[Kept[Clip]]) -> Clip:

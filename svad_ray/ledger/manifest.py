@@ -32,8 +32,8 @@ class Manifest:
 def read_manifest(address: str, settings: Settings, *, profile_given: bool = False, consent: str = "") -> Manifest:
     """Every subject of a list.
 
-    Columns: ``subject_id`` and ``uri`` (relative ones are looked for beside the list), and if wanted ``sha256``, ``profile``, ``consent``, ``options``
-    (a JSON object of dotted settings) or any dotted setting as a column of its own (``animate.frames``). Other columns are left out and noted.
+    Columns: ``subject_id`` and ``uri`` (relative ones are looked for beside the list), and if wanted ``sha256``, ``profile``, ``consent``,
+    ``options`` (a JSON object of dotted settings) or any dotted setting as a column of its own (``animate.frames``). Others are noted, not used.
 
     Args:
         address: The list, or a folder of photos, whose subjects are named after the files.

@@ -64,7 +64,7 @@ def test_damage_is_found_and_named(tmp_path):
             read(KEY)
         assert "run again" in caught.value.remedy
     victim.unlink()
-    with pytest.raises(StoreError, match=r"000001\.png cannot be read"):
+    with pytest.raises(StoreError, match=r"000001\.png is missing"):
         store.verify(KEY)
 
 

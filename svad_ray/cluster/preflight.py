@@ -1,0 +1,113 @@
+"""Before the first task: is there room for what is asked, can results be kept, are the model files there? Fails in seconds, by name."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Sequence
+from typing import Any
+
+import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from svad_ray.backends import Backend
+from svad_ray.cluster.config import POOLS, ClusterConfig
+from svad_ray.cluster.workers import models_here
+from svad_ray.errors import BackendUnavailable, StoreError, WeightsMissing
+from svad_ray.store.files import Files
+
+ANSWER_S = 120.0  # for a node to find or fetch its model files
+
+
+def check_resources(config: ClusterConfig) -> None:
+    """Compare what the run asks for with what the cluster has.
+
+    Raises:
+        BackendUnavailable: It would wait for ever; names what is short.
+    """
+    nodes = _usable_nodes(config)
+    for name, ask in _asks(config):
+        if not any(_fits(ask, node) for node in nodes):
+            largest = {kind: max((node.get(kind, 0.0) for node in nodes), default=0.0) for kind in ask}
+            raise BackendUnavailable(
+                f"no node can hold one {name}: it asks for {_words(ask)}, the largest node has {_words(largest)}",
+                remedy=f"lower {name}.cpus or {name}.gpus in the cluster configuration, or add nodes",
+            )
+    total = {kind: sum(node.get(kind, 0.0) for node in nodes) for kind in ("CPU", "GPU")}
+    pools = {kind: sum(getattr(config, name).workers * getattr(getattr(config, name), field) for name in POOLS) for kind, field in _FIELDS}
+    for kind, field in _FIELDS:
+        needed = pools[kind] + getattr(config.train, field)
+        if needed > total[kind] + 1e-6:
+            raise BackendUnavailable(
+                f"the workers and one training task need {needed:g} {kind} at once, the cluster has {total[kind]:g}",
+                expected=", ".join(f"{name} {getattr(config, name).workers} x {getattr(getattr(config, name), field):g}" for name in POOLS)
+                + f", train {getattr(config.train, field):g}",
+                remedy="use fewer workers or smaller shares, or add nodes; otherwise training would wait for ever",
+            )
+
+
+def check_store(out: str) -> None:
+    """Write, create only if absent, read back and remove a probe below ``out``.
+
+    Raises:
+        StoreError: One of these cannot be done there.
+    """
+    files, name = Files(out), f".svad-ray-probe-{uuid.uuid4().hex[:12]}"
+    try:
+        first, second = files.create(name, b"x"), files.create(name, b"y")
+        content = files.read(name)
+    finally:
+        files.remove(name)
+    if not first or second or content != b"x":
+        raise StoreError(
+            f"the file system of {out} does not keep its promise to create a file only if it is absent",
+            expected="a local folder or an object store with conditional writes",
+            remedy="choose another place for the results",
+        )
+
+
+def check_models(config: ClusterConfig, backends: Sequence[Backend]) -> None:
+    """Every node finds or fetches the model packages.
+
+    Raises:
+        WeightsMissing: Some node cannot.
+    """
+    names = tuple(dict.fromkeys(name for backend in backends for name in backend.models))
+    nodes = [node["NodeID"] for node in ray.nodes() if node["Alive"]]
+    asked = []
+    for node in nodes:
+        where = NodeAffinitySchedulingStrategy(node, soft=False)
+        asked.append(ray.remote(models_here).options(num_cpus=0, max_retries=0, scheduling_strategy=where).remote(config.kit, names))
+    ready, late = ray.wait(asked, num_returns=len(asked), timeout=ANSWER_S)
+    wrong = [said for said in ray.get(ready) if said] + [f"{len(late)} nodes gave no answer in {ANSWER_S:g} s"] * bool(late)
+    if wrong:
+        raise WeightsMissing(
+            "model files are missing: " + "; ".join(wrong), remedy="run `svad-ray models pull` on every node, or bake it into the image"
+        )
+
+
+_FIELDS = (("CPU", "cpus"), ("GPU", "gpus"))
+
+
+def _asks(config: ClusterConfig) -> list[tuple[str, dict[str, float]]]:
+    pools = [(name, {"CPU": getattr(config, name).cpus, "GPU": getattr(config, name).gpus}) for name in POOLS]
+    return [*pools, ("train", {"CPU": config.train.cpus, "GPU": config.train.gpus})]
+
+
+def _usable_nodes(config: ClusterConfig) -> list[dict[str, float]]:
+    """Total resources of every node that has the label."""
+    selector = config.label_selector
+    found: list[dict[str, Any]] = [node for node in ray.nodes() if node["Alive"]]
+    chosen = [node for node in found if all(node.get("Labels", {}).get(key) == value for key, value in selector.items())]
+    if not chosen:
+        raise BackendUnavailable(
+            f"no node has the label '{config.label}'", expected=f"one of {len(found)} nodes labelled so", remedy="see `ray list nodes`"
+        )
+    return [node["Resources"] for node in chosen]
+
+
+def _fits(ask: dict[str, float], node: dict[str, float]) -> bool:
+    return all(node.get(kind, 0.0) + 1e-6 >= amount for kind, amount in ask.items())
+
+
+def _words(resources: dict[str, float]) -> str:
+    return " and ".join(f"{amount:g} {kind}" for kind, amount in resources.items() if amount or kind == "CPU")
