@@ -6,7 +6,7 @@ import os
 import sys
 import tempfile
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
@@ -19,6 +19,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 from rich.table import Table
 
 import svad_ray
+from svad_ray.commands.batch import batch
 from svad_ray.config import Settings, dump_settings, for_all_stages, load_settings, override
 from svad_ray.errors import InputError, SvadError
 
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, help="One photo of a person to an animatable 3D Gaussian avatar.")
 models_app = typer.Typer(no_args_is_help=True, help="The embedded model files: what is there, fetch, check.")
 app.add_typer(models_app, name="models")
+app.command()(batch)
 _out, _err = Console(), Console(stderr=True)
 INTERRUPTED = 130
 
@@ -372,9 +374,21 @@ def _interruptible() -> Iterator[None]:
 
 
 def main() -> None:
-    """Entry point: errors made for people are printed plainly, others go to a log file."""
+    """Entry point of ``svad-ray``."""
+    _plainly(app)
+
+
+def run_command(command: Callable[..., None]) -> None:
+    """One command as a program of its own (``jobs/*.py``), with the same plain errors and exit codes."""
+    alone = typer.Typer(pretty_exceptions_enable=False, add_completion=False)
+    alone.command()(command)
+    _plainly(alone)
+
+
+def _plainly(program: Callable[[], None]) -> None:
+    """Errors made for people are printed plainly, others go to a log file."""
     try:
-        app()
+        program()
     except SvadError as error:
         _err.print(f"[red]error[/] {escape(str(error))}", soft_wrap=True)
         sys.exit(error.exit_code)

@@ -35,3 +35,45 @@ def test_every_subject_is_committed_once(tmp_path):
     assert markers(tmp_path) == Counter(str(request.key) for request in requests)
     rows = read_status(str(tmp_path))
     assert {row["state"] for row in rows} == {"committed"} and all(row["seconds.avatar"] >= 0 for row in rows)
+
+
+POISON = {
+    "animate raises": {"animate": scripted.RAISE},
+    "animate kills": {"animate": scripted.KILL},
+    "identity raises": {"identity": scripted.RAISE},
+    "restore kills": {"restore": scripted.KILL},
+    "restore hangs": {"restore": scripted.HANG},
+    "restore eats memory": {"restore": scripted.MEMORY},
+    "fit raises": {"fit": scripted.RAISE},
+    "avatar kills": {"avatar": scripted.KILL},
+    "avatar hangs": {"avatar": scripted.HANG},
+    "avatar eats memory": {"avatar": scripted.MEMORY},
+}
+WORDS = {"raises": "scripted failure", "kills": "its worker died", "hangs": "no end after", "memory": "out of memory"}
+
+
+def test_poison_costs_itself_two_attempts_and_its_neighbours_nothing(tmp_path, monkeypatch):
+    from svad_ray.cluster.bulk import run_bulk
+
+    log = tmp_path / "calls.log"
+    good = [scripted.request(f"good {i}") for i in range(6)]
+    bad = {name: scripted.request(name, **seeds) for name, seeds in POISON.items()}
+    mixed = [request for pair in zip(bad.values(), good * 2) for request in pair]
+    limits = {"timeout_s": 4, "memory_gib": 1.5}
+    settings = config(generate=limits, fuse=limits, restore={**limits, "workers": 2}, train={**limits, "at_once": 2})
+    summary = run_bulk(list(dict.fromkeys(mixed)), str(tmp_path / "out"), settings)
+    assert summary.complete and (summary.committed, summary.quarantined) == (6, len(bad))
+    assert markers(tmp_path / "out") == Counter(str(request.key) for request in good)
+    rows = {row["subject_id"]: row for row in read_status(str(tmp_path / "out"))}
+    for name in bad:
+        stage, how = name.split()[0], name.split()[-1]
+        assert rows[name]["state"] == "quarantined" and rows[name]["attempts"] == 2, rows[name]
+        assert WORDS[how] in rows[name]["reason"], rows[name]["reason"]
+        assert rows[name]["step"].split("-")[0] == {"animate": "generate", "fit": "train", "avatar": "train"}.get(stage, stage)
+    assert not log.exists()
+
+
+def test_placement_groups_are_gone_after_a_run(ray_cluster):
+    from ray.util import placement_group_table
+
+    assert {group["state"] for group in placement_group_table().values()} <= {"REMOVED"}
