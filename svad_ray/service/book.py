@@ -280,7 +280,7 @@ class AvatarBook:
 
     def is_cancelled(self, avatar_id: str) -> bool:
         """Its end was asked for, or it was removed."""
-        return self._removed(avatar_id) or self.files.read(f"{_folder(avatar_id)}/CANCEL.json") is not None
+        return bool(self._removed(avatar_id)) or self.files.read(f"{_folder(avatar_id)}/CANCEL.json") is not None
 
     def bury(self, avatar_id: str) -> None:
         """From now on the avatar is unknown and nobody begins to work on it; its data is there until ``remove``. Raises ``Gone``."""
@@ -370,6 +370,17 @@ class AvatarBook:
                 record = self.get(avatar_id)
                 if record.final:
                     yield record
+
+    def begin_notice(self, avatar_id: str, waits_s: tuple[float, ...]) -> int | None:
+        """Take the next try to tell of an avatar's end: its number, or None when it is not due yet or somebody else took it."""
+        folder = f"{_folder(_checked(avatar_id))}/notices"
+        names = [name for name in self.files.names(folder) if name.endswith(".json")]
+        if names:
+            wait_s = (*waits_s, waits_s[-1] if waits_s else 0.0)[min(len(names) - 1, len(waits_s))]
+            if self.clock() < self._read(f"{folder}/{names[-1]}").get("at", 0.0) + wait_s:
+                return None
+        number = len(names) + 1
+        return number if self.files.create(f"{folder}/{number:06d}.json", _json({"at": self.clock()})) else None
 
     def notified(self, avatar_id: str) -> None:
         """The webhook was called, or given up."""
