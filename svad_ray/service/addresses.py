@@ -107,7 +107,12 @@ def is_public(address: str) -> bool:
         ip = ipaddress.ip_address(address.split("%")[0])
     except ValueError:
         return False
-    return all(one.is_global and not one.is_multicast and not one.is_reserved for one in (ip, *_inner(ip)) if not _is_wrapper(one))
+    return all(_judged_public(one) for one in (ip, *_inner(ip)) if not _is_wrapper(one))
+
+
+def _judged_public(ip: IPAddress) -> bool:
+    site_local = isinstance(ip, ipaddress.IPv6Address) and ip.is_site_local
+    return ip.is_global and not (ip.is_multicast or ip.is_reserved or site_local)
 
 
 def _inner(ip: IPAddress) -> list[IPAddress]:

@@ -1,7 +1,7 @@
 """Who may call: tokens kept as salted hashes, compared in constant time.
 
-A token is ``svad_<id>_<secret>``: 64 public bits to find its entry by and 256 random ones, so a plain salted hash is enough (nothing can be guessed) and
-a check costs microseconds. The file is re-read when it changes: a token that was removed stops working without a restart.
+A token is ``svad_<id>_<secret>``: 64 public bits to find its entry by, and 256 random ones. Nothing of that length can be guessed, so a salted hash
+is enough and a check costs microseconds. The file is re-read when it changes: a token that was removed stops working without a restart.
 """
 
 from __future__ import annotations
