@@ -1,6 +1,12 @@
 """The only part that imports ray: it hosts the same stage objects that the local runner runs.
 
 ``session`` joins or starts a cluster, ``config`` says what gets which resources, ``preflight`` checks that before the first task, ``hosts`` holds
-stages in workers, ``placement`` runs long tasks in placement groups, ``bulk`` puts them together for a manifest, ``serving`` and ``conductor`` for
-endpoints, ``metrics`` counts.
+stages in workers, ``workers`` and ``bulk`` run a manifest, ``placement`` runs long tasks in placement groups, ``serving`` and ``conductor`` are the
+endpoints, ``metrics`` and ``view`` show.
 """
+
+import os
+
+# Ray reads these when it is imported, and its own defaults depend on what lies in the home folder: they are decided here, before any import of it.
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+os.environ.setdefault("RAY_AUTH_MODE", "token")

@@ -329,15 +329,15 @@ def dataset(job: Job, rows: list[dict[str, str]]) -> Any:
 
 
 def _pool(pool: Pool, config: ClusterConfig) -> dict[str, Any]:
-    """Actors are restarted and tasks repeated for ever: the ledger is what ends a poison subject, and nothing is dropped."""
+    """Ray restarts these actors and repeats their tasks for ever: the ledger is what ends a poison subject, and nothing is dropped."""
     import ray.data
 
-    options: dict[str, Any] = {"num_cpus": pool.cpus, "max_restarts": -1, "max_task_retries": -1}
-    if pool.gpus:
-        options = {"num_gpus": pool.gpus, "max_restarts": -1, "max_task_retries": -1}
-    if config.label_selector:
-        options["label_selector"] = config.label_selector
-    return {"compute": ray.data.ActorPoolStrategy(size=pool.workers, max_tasks_in_flight_per_actor=2), **options}
+    resources = {"num_gpus": pool.gpus} if pool.gpus else {"num_cpus": pool.cpus}
+    return {
+        "compute": ray.data.ActorPoolStrategy(size=pool.workers, max_tasks_in_flight_per_actor=2),
+        "label_selector": config.label_selector or None,
+        **resources,
+    }
 
 
 def cost(request: SubjectRequest) -> float:

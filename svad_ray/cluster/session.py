@@ -42,7 +42,8 @@ def connect(address: str | None = None, **options: Any) -> None:
     Raises:
         BackendUnavailable: There is no cluster at ``address``.
     """
-    private_by_default(starting=not (address or os.environ.get("RAY_ADDRESS")))
+    if not (address or os.environ.get("RAY_ADDRESS")):
+        own_token()
     import ray
 
     if ray.is_initialized():
@@ -61,16 +62,10 @@ def connect(address: str | None = None, **options: Any) -> None:
     quiet()
 
 
-def private_by_default(*, starting: bool) -> None:
-    """Decide authentication and telemetry explicitly, before ray is imported: Ray's own defaults depend on what lies in the home folder.
-
-    Args:
-        starting: A cluster will be started here; without a token at hand it gets one of its own, known to this process and its children only.
-    """
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_AUTH_MODE", "token")
-    has_token = os.environ.get("RAY_AUTH_TOKEN") or os.environ.get("RAY_AUTH_TOKEN_PATH") or _HOME_TOKEN.exists()
-    if os.environ["RAY_AUTH_MODE"] == "token" and starting and not has_token:
+def own_token() -> None:
+    """Give the cluster that starts here a token of its own, known to this process and its children only, when none is at hand."""
+    at_hand = os.environ.get("RAY_AUTH_TOKEN") or os.environ.get("RAY_AUTH_TOKEN_PATH") or _HOME_TOKEN.exists()
+    if os.environ["RAY_AUTH_MODE"] == "token" and not at_hand:
         os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
 
 

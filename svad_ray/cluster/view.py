@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 import time
 from collections import Counter
 from collections.abc import Iterable
@@ -79,7 +78,7 @@ class View:
         if done <= 0:
             return "time to go: not known yet"
         seconds = int(left * (time.monotonic() - self._began) / done)
-        return f"about {seconds // 3600} h {seconds // 60 % 60:02d} min to go" if seconds >= 60 else f"about {seconds} s to go"
+        return f"about {_words(seconds)} to go"
 
     def _picture(self, counts: Counter[str], statuses: list[SubjectStatus]) -> Group:
         table = Table(*STATES, "frames/s", box=None)
@@ -89,6 +88,7 @@ class View:
         return Group(table, Text(self._to_go(counts)), *lines)
 
 
-def standard_output() -> IO[str]:
-    """Where JSON lines go when no file is named."""
-    return sys.stdout
+def _words(seconds: int) -> str:
+    if seconds < 90:
+        return f"{seconds} s"
+    return f"{seconds // 60} min" if seconds < 5400 else f"{seconds // 3600} h {seconds // 60 % 60:02d} min"

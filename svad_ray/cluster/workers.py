@@ -173,7 +173,7 @@ class GenerateWorker:
     def _pixels(self, run: FrontRunner, clip: Kept[Clip], orders: dict[str, dict[str, Any]]) -> bytes:
         """The block's frames as the next worker needs them; nothing when it is done."""
         first = orders[STEPS[0]]
-        if run.store.committed(Key.parse(first["key"])) is not None:
+        if _done(run.store, Key.parse(first["key"])):
             return b""
         return pickle.dumps(clip.value.slice(first["start"], first["stop"]), protocol=5)
 
@@ -197,7 +197,7 @@ class FrameWorker:
         order = message["orders"][self.step]
         key, subject = Key.parse(order["key"]), Key.parse(message["key"])
         last = self.step == STEPS[-1]
-        if self.job.work.committed(key) is not None:
+        if _done(self.job.work, key):
             return _row(message)
         try:
             clip = tried(
@@ -267,6 +267,15 @@ def _artefact(out: str, name: str) -> Any:
     key, _, part = name.partition(".")
     value = ArtefactStore(f"{out}/work").get(Key.parse(key))
     return getattr(value, part) if part else value
+
+
+def _done(store: ArtefactStore, key: Key) -> bool:
+    """Is it committed? A torn marker is forgotten."""
+    try:
+        return store.committed(key) is not None
+    except ArtefactDamaged:
+        store.uncommit(key)
+        return False
 
 
 def _config(order: dict[str, Any]) -> Any:
