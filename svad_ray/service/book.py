@@ -32,7 +32,7 @@ from typing import IO, Any
 from svad_ray.config import Settings, parse_settings
 from svad_ray.errors import InputError, StoreError
 from svad_ray.ledger import SubjectRequest
-from svad_ray.service.records import FINAL, QUEUED, RUNNING, AvatarOrder, AvatarRecord, Conflict, Event, Gone, Lease, Removed
+from svad_ray.service.records import FINAL, QUEUED, RUNNING, AvatarOrder, AvatarRecord, Conflict, Event, Gone, Lease, NotReady, Removed
 from svad_ray.store import ArtefactStore, Key
 from svad_ray.store.files import Files
 from svad_ray.subject import Avatar
@@ -334,18 +334,18 @@ class AvatarBook:
         """One of those files, opened for reading.
 
         Raises:
-            Gone: No such avatar, or no such file.
+            Gone: No such avatar, or no such file. NotReady: It has none yet.
         """
         key = self.get(avatar_id).key
         if not key:
-            raise Gone(f"avatar {avatar_id} has no files yet", remedy="wait until its state is done")
+            raise NotReady("the avatar has no files yet", expected="state done", remedy=f"follow /v1/avatars/{avatar_id}/events")
         try:
             return self._subjects(avatar_id).open(Key.parse(key), name)
         except (StoreError, OSError) as error:
             raise Gone("there is no such file", remedy=f"see the list at /v1/avatars/{avatar_id}/artefacts") from error
 
     def avatar(self, avatar_id: str) -> Avatar:
-        """The avatar itself, every byte checked. Raises ``Gone`` before it is done."""
+        """The avatar itself, every byte checked. Raises ``Gone``, and ``NotReady`` before it is done."""
         import tempfile
         from pathlib import Path
 

@@ -20,6 +20,10 @@ class Conflict(SvadError):
     """The idempotency key was used for something else."""
 
 
+class NotReady(SvadError):
+    """The avatar is there, but not finished."""
+
+
 @dataclass(frozen=True)
 class AvatarOrder:
     """What one avatar is made from, as kept in the store.

@@ -1,0 +1,225 @@
+"""``/v1/avatars``: avatars as jobs."""
+
+from __future__ import annotations
+
+import hashlib
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Header, Query, Request, Response
+from pydantic import BaseModel, Field
+
+from svad_ray.errors import InputError
+from svad_ray.photo import decode_photo
+from svad_ray.service.addresses import check, fetch
+from svad_ray.service.answers import ErrorDetail, responses
+from svad_ray.service.bodies import Asked, AvatarAsked, Options, avatar_asked, idempotency_key
+from svad_ray.service.book import new_id, plain_settings
+from svad_ray.service.engine import Busy
+from svad_ray.service.guard import Caller, Service, TheCaller, TheService
+from svad_ray.service.records import AvatarOrder, AvatarRecord, Gone
+
+router = APIRouter(prefix="/v1/avatars", tags=["avatars"])
+OPEN_AGAIN_S = 30.0
+
+
+class AvatarState(BaseModel):
+    """An avatar as its owner sees it."""
+
+    id: str = Field(examples=["3f2c9f0e6f7b4e0d9a1b2c3d4e5f6a7b"])
+    state: str = Field(description="queued, running, done, failed or cancelled", examples=["running"])
+    cancelling: bool = Field(description="its end was asked for")
+    progress: dict[str, float] = Field(description="step -> finished share", examples=[{"perceive": 1.0, "animate": 0.4}])
+    step: str = Field(description="the step that reported last", examples=["animate"])
+    reason: ErrorDetail | None = Field(description="why it failed")
+    warnings: list[str] = Field(description="remarks on the photo")
+    options: dict[str, Any] = Field(examples=[{"frames": 96}])
+    photo_sha256: str
+    created_at: datetime
+    ended_at: datetime | None
+    links: dict[str, str]
+
+
+class AvatarPage(BaseModel):
+    """Some of the caller's avatars, newest first; ``next`` goes into ``before`` for the page after."""
+
+    avatars: list[AvatarState]
+    next: str | None
+
+
+class RemovedAnswer(BaseModel):
+    """What a removal took away."""
+
+    id: str
+    files: int
+    bytes: int
+
+
+_BODY = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "required": ["photo"],
+                    "properties": {
+                        "photo": {"type": "string", "format": "binary", "description": "JPEG, PNG, WebP, TIFF, BMP or GIF of one whole person"},
+                        "consent": {"type": "string", "maxLength": 2000, "description": "Statement that the person agrees; kept in the avatar"},
+                        "options": {"type": "string", "description": "JSON object: frames, size, gaussians, iterations, seed, largest, bust, motion"},
+                        "webhook": {"type": "string", "maxLength": 2048, "description": "Called at the end, signed"},
+                    },
+                    "additionalProperties": False,
+                },
+                "encoding": {"photo": {"contentType": "image/jpeg, image/png"}},
+            },
+            "application/json": {"schema": {"$ref": "#/components/schemas/AvatarAsked"}},
+        },
+    }
+}
+BODY_MODELS: tuple[type[BaseModel], ...] = (AvatarAsked, Options)
+"""Models that a description refers to although no signature names them."""
+
+
+def state_of(record: AvatarRecord) -> AvatarState:
+    """What is told of a record."""
+    base = f"/v1/avatars/{record.id}"
+    return AvatarState(
+        id=record.id,
+        state=record.state,
+        cancelling=record.cancelling,
+        progress=dict(record.progress),
+        step=record.step,
+        reason=ErrorDetail(**record.reason) if record.reason else None,
+        warnings=list(record.warnings),
+        options=dict(record.order.options),
+        photo_sha256=record.order.sha256,
+        created_at=datetime.fromtimestamp(record.created_at, UTC),
+        ended_at=None if record.ended_at is None else datetime.fromtimestamp(record.ended_at, UTC),
+        links={"self": base, "events": f"{base}/events", "artefacts": f"{base}/artefacts"},
+    )
+
+
+@router.post(
+    "",
+    status_code=202,
+    response_model=AvatarState,
+    responses=responses(409, 415),
+    openapi_extra=_BODY,
+    summary="Ask for an avatar of the person in a photo",
+)
+async def ask(
+    request: Request,
+    response: Response,
+    caller: TheCaller,
+    service: TheService,
+    idempotency: Annotated[str | None, Header(alias="Idempotency-Key", description="Repeating a request under one key makes one avatar.")] = None,
+) -> AvatarState:
+    """Upload a photo (multipart), or name its address (JSON). The answer comes at once; the work goes on behind it."""
+    key = idempotency_key(idempotency)
+    asked = await avatar_asked(request, max_photo_bytes=service.config.max_upload_bytes)
+    order, photo = await _order(asked, caller, service)
+    record, new = await _create(service, caller, order, photo, key)
+    if new:
+        await service.engine.wake(record.id)
+    else:
+        response.headers["Idempotent-Replayed"] = "true"
+    response.headers["Location"] = f"/v1/avatars/{record.id}"
+    return state_of(record)
+
+
+async def _order(asked: Asked, caller: Caller, service: Service) -> tuple[AvatarOrder, bytes]:
+    """The checked order and its photo."""
+    config = service.config
+    if config.consent_required and not asked.consent.strip():
+        found = "there is no statement that the person in the photo agrees"
+        raise InputError(found, expected="the field consent, in words", remedy='for example "Anna agreed on 2026-11-01"')
+    settings = asked.options.applied(config.base_settings(), config.limits)
+    if asked.webhook:
+        await service.store(check, asked.webhook, service.webhook_rules, resolver=service.resolver)
+    photo = asked.photo
+    if photo is None:
+        photo = await service.store(fetch, asked.uri, service.photo_rules, max_bytes=config.max_upload_bytes, resolver=service.resolver)
+    await service.decode(decode_photo, photo, name="the photo", max_pixels=config.max_pixels)
+    order = AvatarOrder(
+        owner=caller.name,
+        settings=plain_settings(settings),
+        sha256=hashlib.sha256(photo).hexdigest(),
+        photo_name=asked.name,
+        consent=asked.consent,
+        options=asked.options.given(),
+        webhook=asked.webhook,
+    )
+    return order, photo
+
+
+async def _create(service: Service, caller: Caller, order: AvatarOrder, photo: bytes, key: str | None) -> tuple[AvatarRecord, bool]:
+    """Write the order down unless the caller has enough unfinished ones; repeating an old one is always allowed."""
+    avatar_id = new_id(caller.name, key)
+    async with service.creating:
+        known = key is not None and await service.store(_known, service, avatar_id, caller.name)
+        if not known and await service.store(service.book.open_count, caller.name) >= caller.open_avatars:
+            raise Busy.for_seconds(OPEN_AGAIN_S, f"{caller.open_avatars} avatars of yours are not finished yet")
+        return await service.store(service.book.create, order, photo, avatar_id=avatar_id)
+
+
+def _known(service: Service, avatar_id: str, owner: str) -> bool:
+    try:
+        return bool(service.book.get(avatar_id, owner=owner))
+    except Gone:
+        return False
+
+
+@router.get("", response_model=AvatarPage, responses=responses(404), summary="Your avatars, newest first")
+async def page(
+    caller: TheCaller,
+    service: TheService,
+    limit: Annotated[int, Query(ge=1, le=100)] = 20,
+    before: Annotated[str | None, Query(max_length=32)] = None,
+) -> AvatarPage:
+    """One page; ``before`` is ``next`` of the page before."""
+    ids = await service.store(service.book.ids, caller.name, before=before or "", limit=limit + 1)
+    records = await service.store(_records, service, ids[:limit], caller.name)
+    return AvatarPage(avatars=[state_of(record) for record in records], next=ids[limit - 1] if len(ids) > limit else None)
+
+
+def _records(service: Service, ids: list[str], owner: str) -> list[AvatarRecord]:
+    found = []
+    for avatar_id in ids:
+        try:
+            found.append(service.book.get(avatar_id, owner=owner))
+        except Gone:  # removed meanwhile
+            continue
+    return found
+
+
+@router.get("/{avatar_id}", response_model=AvatarState, responses=responses(404), summary="How far an avatar is")
+async def get(avatar_id: str, caller: TheCaller, service: TheService) -> AvatarState:
+    """State, progress of every step, and the reason of a failure."""
+    return state_of(await service.store(service.book.get, avatar_id, owner=caller.name))
+
+
+@router.post("/{avatar_id}/cancel", response_model=AvatarState, status_code=202, responses=responses(404), summary="End the work on an avatar")
+async def cancel(avatar_id: str, caller: TheCaller, service: TheService) -> AvatarState:
+    """Its record stays, its state becomes "cancelled". An avatar that ended already stays as it is."""
+    await service.store(service.book.get, avatar_id, owner=caller.name)
+    if await service.store(service.book.cancel, avatar_id):
+        await service.engine.stop(avatar_id)
+        await service.store(service.book.finish, avatar_id, "cancelled")
+    return state_of(await service.store(service.book.get, avatar_id, owner=caller.name))
+
+
+@router.delete("/{avatar_id}", response_model=RemovedAnswer, responses=responses(404), summary="End the work and remove everything")
+async def remove(avatar_id: str, caller: TheCaller, service: TheService) -> RemovedAnswer:
+    """Photo, events, artefacts and files are gone when the answer comes; the id is never given out again. May be repeated."""
+    book = service.book
+    if not await service.store(_buried, service, avatar_id, caller.name):
+        await service.store(book.get, avatar_id, owner=caller.name)
+        await service.store(book.bury, avatar_id)
+    await service.engine.stop(avatar_id)
+    removed = await service.store(book.remove, avatar_id)
+    return RemovedAnswer(id=removed.avatar_id, files=removed.files, bytes=removed.bytes)
+
+
+def _buried(service: Service, avatar_id: str, owner: str) -> bool:
+    return service.book.buried_for(avatar_id, owner)

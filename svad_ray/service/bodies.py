@@ -1,0 +1,255 @@
+"""What callers send: checked models, and the taking apart of uploads."""
+
+from __future__ import annotations
+
+import json
+import re
+import unicodedata
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import Annotated, Any, Literal
+
+from fastapi import Request
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from starlette.datastructures import FormData, UploadFile
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+
+from svad_ray.config import Settings, override
+from svad_ray.errors import InputError, SvadError
+from svad_ray.service.answers import BadRequest, TooLarge, Unsupported, plain_fault
+from svad_ray.service.config import OPTIONS, Limits
+
+Motion = Literal["turn", "a-pose-turn", "walk", "arms"]
+_FIELDS = ("consent", "options", "webhook")
+_PART = 64 << 10
+_KEY = re.compile(r"[!-~]{1,200}")
+
+
+def _clean(text: str) -> str:
+    if any(unicodedata.category(c) in ("Cc", "Cs") for c in text):
+        raise ValueError("control characters are not allowed")
+    return text
+
+
+Text = Annotated[str, AfterValidator(_clean)]
+_CHECKED = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, strict=True)
+
+
+class Options(BaseModel):
+    """What a caller may choose for an avatar; left out = the operator's choice.
+
+    Attributes:
+        frames: Of the turn-around clip. size: Of a frame, pixels. gaussians: How many. iterations: Training steps. seed: Of everything random.
+        largest: Of several people take the largest. bust: Accept a half-body photo. motion: Of the turn-around clip.
+    """
+
+    model_config = _CHECKED
+    frames: int | None = Field(default=None, ge=1, examples=[96])
+    size: int | None = Field(default=None, ge=64)
+    gaussians: int | None = Field(default=None, ge=100)
+    iterations: int | None = Field(default=None, ge=1)
+    seed: int | None = Field(default=None, ge=0, le=2**31 - 1)
+    largest: bool | None = None
+    bust: bool | None = None
+    motion: Motion | None = None
+
+    def given(self) -> dict[str, Any]:
+        """Those that were chosen."""
+        return self.model_dump(exclude_none=True)
+
+    def applied(self, settings: Settings, limits: Limits) -> Settings:
+        """``settings`` with them. Raises ``InputError`` beyond ``limits``."""
+        chosen = self.given()
+        for name in ("frames", "size", "gaussians", "iterations"):
+            if chosen.get(name, 0) > getattr(limits, name):
+                raise InputError(f"{name} is too large for this service", expected=f"at most {getattr(limits, name)}", remedy=f"choose fewer {name}")
+        return override(settings, {dotted: value for name, value in chosen.items() for dotted in OPTIONS[name]})
+
+
+class AvatarAsked(BaseModel):
+    """The JSON form of a request for an avatar: the photo lies at an address on the operator's list.
+
+    Attributes:
+        uri: Of the photo. consent: Statement that the person agrees; kept in the avatar. webhook: Called at the end, signed.
+    """
+
+    model_config = ConfigDict(
+        **_CHECKED,
+        json_schema_extra={
+            "examples": [{"uri": "https://photos.example.org/anna.jpg", "consent": "Anna agreed on 2026-11-01", "options": {"frames": 96}}]
+        },
+    )
+    uri: Text = Field(min_length=1, max_length=2048)
+    consent: Text = Field(default="", max_length=2000)
+    options: Options = Options()
+    webhook: Text = Field(default="", max_length=2048)
+
+
+class _Fields(BaseModel):
+    """What comes beside an uploaded photo."""
+
+    model_config = _CHECKED
+    consent: Text = Field(default="", max_length=2000)
+    options: Options = Options()
+    webhook: Text = Field(default="", max_length=2048)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A request for an avatar, from either form; ``photo`` is None when it lies at ``uri``."""
+
+    photo: bytes | None
+    uri: str
+    name: str
+    consent: str
+    options: Options
+    webhook: str
+
+
+Number = Annotated[float, Field(ge=-1e6, le=1e6)]
+Vector = Annotated[list[Number], Field(min_length=3, max_length=3)]
+Row4 = Annotated[list[Number], Field(min_length=4, max_length=4)]
+
+
+class Pose(BaseModel):
+    """SMPL-X axis-angle rotations, radians; what is left out is zero (fingers: the body's mean hand).
+
+    Attributes:
+        transl: Metres; used only together with ``camera.viewmat``, else the feet stand on the floor.
+    """
+
+    model_config = _CHECKED
+    global_orient: Vector | None = None
+    body_pose: Annotated[list[Vector], Field(min_length=21, max_length=21)] | None = None
+    left_hand_pose: Annotated[list[Vector], Field(min_length=15, max_length=15)] | None = None
+    right_hand_pose: Annotated[list[Vector], Field(min_length=15, max_length=15)] | None = None
+    jaw_pose: Vector | None = None
+    leye_pose: Vector | None = None
+    reye_pose: Vector | None = None
+    expression: Annotated[list[Number], Field(max_length=100)] | None = None
+    transl: Vector | None = None
+
+
+class Camera(BaseModel):
+    """OpenCV axes. Either ``yaw_deg`` alone, or ``viewmat`` and ``K`` together.
+
+    Attributes:
+        yaw_deg: Degrees that the person turns to their left. viewmat: (4, 4) world to camera. K: (3, 3) pixels.
+    """
+
+    model_config = _CHECKED
+    yaw_deg: Annotated[float, Field(ge=-3600, le=3600)] = 0.0
+    viewmat: Annotated[list[Row4], Field(min_length=4, max_length=4)] | None = None
+    K: Annotated[list[Vector], Field(min_length=3, max_length=3)] | None = None
+
+
+class RenderAsked(BaseModel):
+    """One picture: the pose is ``pose``, or frame ``frame`` of ``motion``."""
+
+    model_config = ConfigDict(
+        **_CHECKED, json_schema_extra={"examples": [{"avatar": "0" * 32, "motion": "walk", "frame": 12, "camera": {"yaw_deg": 30}, "size": 512}]}
+    )
+    avatar: Text
+    motion: Motion = "a-pose-turn"
+    frame: int = Field(default=0, ge=0, le=100_000)
+    pose: Pose | None = None
+    camera: Camera = Camera()
+    size: int = Field(default=512, ge=16)
+
+
+class AnimateAsked(BaseModel):
+    """A moving picture. ``format``: "mjpeg" and "png" are multipart/x-mixed-replace streams, frames as they are rendered; "mp4" is a whole file.
+    Left out: what the Accept header prefers, else mjpeg."""
+
+    model_config = ConfigDict(**_CHECKED, json_schema_extra={"examples": [{"avatar": "0" * 32, "motion": "walk", "size": 256, "format": "mp4"}]})
+    avatar: Text
+    motion: Motion = "walk"
+    size: int = Field(default=512, ge=16)
+    format: Literal["mjpeg", "png", "mp4"] | None = None
+
+
+def idempotency_key(given: str | None) -> str | None:
+    """The header's value, checked."""
+    if given is not None and not _KEY.fullmatch(given):
+        raise InputError("this Idempotency-Key cannot be used", expected="1 to 200 printable ASCII characters without blanks")
+    return given
+
+
+async def avatar_asked(request: Request, *, max_photo_bytes: int) -> Asked:
+    """A request for an avatar, multipart or JSON. Raises ``InputError`` and its kin."""
+    kind = _kind(request)
+    if kind == "application/json":
+        body = _validated(AvatarAsked, await _json(request))
+        return Asked(None, body.uri, PurePosixPath(body.uri.split("?")[0]).name[:100], body.consent, body.options, body.webhook)
+    if kind != "multipart/form-data":
+        raise Unsupported(
+            f"the body is {kind or 'of no stated type'}", expected="multipart/form-data with a photo, or application/json with its address"
+        )
+    photo, name, fields = await _upload(request, max_photo_bytes)
+    given = _validated(_Fields, {**fields, **({"options": _loads(fields["options"])} if "options" in fields else {})})
+    return Asked(photo, "", name, given.consent, given.options, given.webhook)
+
+
+async def photo_asked(request: Request, *, max_photo_bytes: int) -> bytes:
+    """The photo of a request that holds nothing else."""
+    if _kind(request) != "multipart/form-data":
+        raise Unsupported("the body is no upload", expected="multipart/form-data with the file 'photo'")
+    photo, _, fields = await _upload(request, max_photo_bytes)
+    if fields:
+        raise InputError(f"there is no field '{_printable(next(iter(fields)))}'", expected="the file 'photo' alone")
+    return photo
+
+
+async def _upload(request: Request, max_photo_bytes: int) -> tuple[bytes, str, dict[str, str]]:
+    """The photo's bytes, its file name, and the fields beside it."""
+    form = await _form(request)
+    try:
+        files = [(name, value) for name, value in form.multi_items() if isinstance(value, UploadFile)]
+        fields = [(name, value) for name, value in form.multi_items() if isinstance(value, str)]
+        if [name for name, _ in files] != ["photo"]:
+            raise InputError("the upload has no file 'photo'", expected="one file in the field 'photo'", remedy="curl -F photo=@photo.jpg ...")
+        unknown = [name for name, _ in fields if name not in _FIELDS]
+        if unknown:
+            raise InputError(f"there is no field '{_printable(unknown[0])}'", expected=f"photo, {', '.join(_FIELDS)}")
+        upload = files[0][1]
+        if (upload.size or 0) > max_photo_bytes:
+            raise TooLarge("the photo is too large", expected=f"at most {max_photo_bytes} bytes", remedy="export it as a smaller JPEG")
+        return await upload.read(), _printable(PurePosixPath(upload.filename or "photo").name), dict(fields)
+    finally:
+        await form.close()
+
+
+async def _form(request: Request) -> FormData:
+    try:
+        return await request.form(max_files=2, max_fields=8, max_part_size=_PART)
+    except (SvadError, HTTPException, ClientDisconnect):
+        raise
+    except Exception as error:  # the parser raises what a broken body leads it to
+        raise BadRequest("the upload cannot be taken apart", expected="multipart/form-data", remedy="see docs/service.md for examples") from error
+
+
+async def _json(request: Request) -> Any:
+    return _loads(await request.body())
+
+
+def _loads(text: str | bytes) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise InputError("the body or its options are not JSON", expected="a JSON object") from error
+
+
+def _validated(model: type[Any], values: Any) -> Any:
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        raise plain_fault(error.errors(include_input=False, include_url=False, include_context=False)) from None
+
+
+def _kind(request: Request) -> str:
+    return request.headers.get("content-type", "").split(";")[0].strip().lower()
+
+
+def _printable(text: str) -> str:
+    return "".join(c for c in text if c.isprintable())[:100]
