@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
+import anyio
 from fastapi import APIRouter, FastAPI, Response
 from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
@@ -74,7 +75,7 @@ async def models(caller: TheCaller, service: TheService) -> Models:
 async def _store_answers(service: Service) -> bool:
     with suppress(Exception):
         async with asyncio.timeout(5):
-            await service.store(service.book.files.names, "tombstones")
+            await anyio.to_thread.run_sync(service.book.files.names, "tombstones", abandon_on_cancel=True, limiter=service.store_threads)
             return True
     return False
 

@@ -118,7 +118,7 @@ class AvatarBook:
         if owner is not None and order.owner != owner:
             raise _gone()
         end, last = self._read(f"{_folder(avatar_id)}/END.json"), self._last_progress(avatar_id)
-        state = str(end["state"]) if end else RUNNING if self._held(avatar_id) else QUEUED
+        state = str(end["state"]) if end else RUNNING if self.held(avatar_id) else QUEUED
         return AvatarRecord(
             avatar_id,
             order,
@@ -223,7 +223,7 @@ class AvatarBook:
     def claim(self, avatar_id: str, owner: str, lease_s: float = LEASE_S) -> Lease | None:
         """The right to work on an unfinished avatar; None when somebody else has it, or it ended. Of several callers one gets it. Raises ``Gone``."""
         self._order(avatar_id)
-        if self._held(avatar_id) or self._read(f"{_folder(avatar_id)}/END.json"):
+        if self.held(avatar_id) or self._read(f"{_folder(avatar_id)}/END.json"):
             return None
         number = self._last_lease(avatar_id) + 1
         name, content = f"{_folder(avatar_id)}/leases/{number:06d}.json", _json({"owner": owner, "until": self.clock() + lease_s})
@@ -248,8 +248,9 @@ class AvatarBook:
         names = [name for name in self.files.names(f"{_folder(avatar_id)}/leases") if name.endswith(".json")]
         return _number(names[-1]) if names else 0
 
-    def _held(self, avatar_id: str) -> bool:
-        number = self._last_lease(avatar_id)
+    def held(self, avatar_id: str) -> bool:
+        """Does anybody work on it now?"""
+        number = self._last_lease(_checked(avatar_id))
         return bool(number) and self._read(f"{_folder(avatar_id)}/leases/{number:06d}.json").get("until", 0.0) > self.clock()
 
     # -- the end -------------------------------------------------------------------------------------------------------------------------------

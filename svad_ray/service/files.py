@@ -63,9 +63,9 @@ async def listing(avatar_id: str, caller: TheCaller, service: TheService) -> Fil
     )
 
 
-@router.api_route(
+@router.head("/artefacts/{name:path}", include_in_schema=False)
+@router.get(
     "/artefacts/{name:path}",
-    methods=["GET", "HEAD"],
     response_class=Response,
     responses={**responses(404, 409, 416), 200: {"content": _BINARY}, 206: {"content": _BINARY}, 304: {"description": "Not modified"}},
     summary="One file, or a range of it",

@@ -71,7 +71,7 @@ class Service:
         return Rules(c.webhook_hosts, c.webhook_schemes, c.private_hosts, c.fetch_timeout_s)
 
 
-def service_of(request: Request) -> Service:
+async def service_of(request: Request) -> Service:
     """The application's."""
     return request.app.state.service
 
