@@ -28,7 +28,7 @@ from svad_ray.backends import Backend
 from svad_ray.cluster.config import ClusterConfig, Pool, sized
 from svad_ray.cluster.metrics import BulkMetrics
 from svad_ray.cluster.placement import Finished, PlacementQueue
-from svad_ray.cluster.preflight import check_models, check_resources, check_store
+from svad_ray.cluster.preflight import check_models, check_resources
 from svad_ray.cluster.view import View
 from svad_ray.cluster.workers import BLOCK, FAILED, OF_THE_JOB, STEPS, FrameWorker, GenerateWorker, Job, train_subject
 from svad_ray.errors import ArtefactDamaged, StageFailed
@@ -36,6 +36,7 @@ from svad_ray.fulfil import find_kit
 from svad_ray.ledger import Ledger, SubjectRequest
 from svad_ray.ledger.status import COMMITTED, FRAMES, QUARANTINED, READY, TRAINING, WAITING, SubjectStatus, write_status
 from svad_ray.store import ArtefactStore, Key
+from svad_ray.store.files import Files
 
 _log = logging.getLogger(__name__)
 _TICK_S = 0.5
@@ -72,9 +73,7 @@ class _Books:
         return [key for key, status in self.status.items() if status.state not in (COMMITTED, QUARANTINED)]
 
 
-def run_bulk(
-    requests: Sequence[SubjectRequest], out: str, config: ClusterConfig, *, view: View | None = None, check_store_first: bool = True
-) -> Summary:
+def run_bulk(requests: Sequence[SubjectRequest], out: str, config: ClusterConfig, *, view: View | None = None) -> Summary:
     """Make the avatars of all ``requests`` below ``out``; what an earlier run finished is not done again.
 
     Connect to a cluster first (``session.connect``).
@@ -82,7 +81,7 @@ def run_bulk(
     Raises:
         BackendUnavailable, WeightsMissing, StoreError: The run itself cannot go on (resources, model files, disk); nothing finished is lost.
     """
-    run = BulkRun(requests, out, config, view=view, check_store_first=check_store_first)
+    run = BulkRun(requests, out, config, view=view)
     try:
         return run.go()
     finally:
@@ -92,14 +91,11 @@ def run_bulk(
 class BulkRun:
     """One run of the driver. ``go`` once, ``close`` always."""
 
-    def __init__(
-        self, requests: Sequence[SubjectRequest], out: str, config: ClusterConfig, *, view: View | None = None, check_store_first: bool = True
-    ) -> None:
+    def __init__(self, requests: Sequence[SubjectRequest], out: str, config: ClusterConfig, *, view: View | None = None) -> None:
         self.config = sized(config, cpus=ray.cluster_resources().get("CPU", 1.0))
         self.job = Job(out, uuid.uuid4().hex[:12], self.config)
         self.out, self._began = out, time.monotonic()
-        if check_store_first:
-            check_store(out)
+        Files(out).probe()
         self.store, self.ledger = ArtefactStore(f"{out}/subjects"), Ledger(f"{out}/ledger", run=self.job.run)
         self.books = self._opened(requests)
         self.found_done = len(requests) - len(self.books.open())

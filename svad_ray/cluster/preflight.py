@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,8 +11,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from svad_ray.backends import Backend
 from svad_ray.cluster.config import POOLS, ClusterConfig
 from svad_ray.cluster.workers import models_here
-from svad_ray.errors import BackendUnavailable, StoreError, WeightsMissing
-from svad_ray.store.files import Files
+from svad_ray.errors import BackendUnavailable, WeightsMissing
 
 ANSWER_S = 120.0  # for a node to find or fetch its model files
 
@@ -43,26 +41,6 @@ def check_resources(config: ClusterConfig) -> None:
                 + f", train {getattr(config.train, field):g}",
                 remedy="use fewer workers or smaller shares, or add nodes; otherwise training would wait for ever",
             )
-
-
-def check_store(out: str) -> None:
-    """Write, create only if absent, read back and remove a probe below ``out``.
-
-    Raises:
-        StoreError: One of these cannot be done there.
-    """
-    files, name = Files(out), f".svad-ray-probe-{uuid.uuid4().hex[:12]}"
-    try:
-        first, second = files.create(name, b"x"), files.create(name, b"y")
-        content = files.read(name)
-    finally:
-        files.remove(name)
-    if not first or second or content != b"x":
-        raise StoreError(
-            f"the file system of {out} does not keep its promise to create a file only if it is absent",
-            expected="a local folder or an object store with conditional writes",
-            remedy="choose another place for the results",
-        )
 
 
 def check_models(config: ClusterConfig, backends: Sequence[Backend]) -> None:

@@ -57,6 +57,24 @@ class Files:
                 ) from error
         return True
 
+    def probe(self) -> None:
+        """Create, create again, read back and remove a file, before work relies on it.
+
+        Raises:
+            StoreError: One of these cannot be done here, or the file system breaks its promise (some caching layers create twice).
+        """
+        name = f".svad-ray-probe-{uuid.uuid4().hex[:12]}"
+        try:
+            first, second, content = self.create(name, b"x"), self.create(name, b"y"), self.read(name)
+        finally:
+            self.remove(name)
+        if not first or second or content != b"x":
+            raise StoreError(
+                f"the file system of {self.root} does not keep its promise to create a file only if it is absent",
+                expected="a local folder or an object store with conditional writes",
+                remedy="choose another place for the results",
+            )
+
     def write(self, name: str, content: bytes) -> None:
         """Write the file, replacing what was there; a reader sees the old content or the new, never a part."""
         path = self.path(name)
