@@ -13,6 +13,7 @@ from svad_ray.stages.animate.embedded import spread
 from svad_ray.stages.avatar.asset import INFLUENCES, PosableAvatar, rotations_from_quats
 from svad_ray.stages.avatar.colors import colors_from_views
 from svad_ray.stages.avatar.gaussian import GaussianAvatar, GaussianModel, clip_views, surface_points, train
+from svad_ray.stages.base import NO_CHECKPOINT
 from svad_ray.store import load_avatar, save_avatar
 from svad_ray.subject import BodyTrack, Clip, Perception, Photo
 
@@ -99,3 +100,35 @@ def test_rotations_from_quats_are_rotations():
     m = rotations_from_quats(q)
     assert torch.allclose(m @ m.transpose(1, 2), torch.eye(3).expand(50, 3, 3), atol=1e-5)
     assert torch.allclose(torch.linalg.det(m), torch.ones(50), atol=1e-5)
+
+
+def test_training_that_was_killed_goes_on_to_the_same_numbers(scene, tmp_path):
+    from svad_ray.local import StoredCheckpoint
+    from svad_ray.store import ArtefactStore, Key
+
+    body, surface, _, rest, clip, track = scene
+    views = clip_views(body, rest, clip, track)
+    store, steps = ArtefactStore(tmp_path), []
+
+    def run(kill_at: int = -1):
+        """As another process would: everything anew, the state from the store."""
+        points = surface_points(surface, 2000, head_density=2.0, seed=1)
+        model = GaussianModel(points, np.full((len(points.face), 3), 0.5, np.float32), stiff=np.ones(len(points.face)))
+
+        def progress(done: float) -> None:
+            steps.append(done)
+            if len(steps) == kill_at:
+                raise KeyboardInterrupt
+
+        kept = StoredCheckpoint(store, Key("avatar", "1" * 32), every_s=0) if kill_at or steps else NO_CHECKPOINT
+        losses = train(model, views, iterations=20, rates=(0.02, 0.01, 0.1), seed=2, progress=progress, checkpoint=kept)
+        return losses, [p.detach().numpy().copy() for p in model.parameters()]
+
+    whole = run(kill_at=0)
+    steps.clear()
+    with pytest.raises(KeyboardInterrupt):
+        run(kill_at=11)  # in the second round of views: their order is part of the state
+    resumed = run()
+    assert len(steps) == 20 and steps[-1] == 1.0
+    assert resumed[0] == whole[0]
+    assert all(np.array_equal(a, b) for a, b in zip(resumed[1], whole[1]))

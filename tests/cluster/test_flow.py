@@ -67,7 +67,7 @@ def test_an_impossible_request_fails_at_once_and_by_name(tmp_path):
     began = time.monotonic()
     with pytest.raises(BackendUnavailable, match="no node can hold one train: it asks for 64 CPU"):
         run([scripted.request("a")], tmp_path, train={"cpus": 64})
-    with pytest.raises(BackendUnavailable, match="no node can hold one restore: it asks for 0.5 CPU and 5 GPU"):
+    with pytest.raises(BackendUnavailable, match=r"no node can hold one restore: it asks for 0\.5 CPU and 5 GPU"):
         run([scripted.request("a")], tmp_path, restore={"gpus": 5})
     with pytest.raises(BackendUnavailable, match="need 5 CPU at once, the cluster has 4"):
         run([scripted.request("a")], tmp_path, train={"cpus": 3.5})
