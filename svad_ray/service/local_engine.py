@@ -130,7 +130,8 @@ class LocalEngine:
         self.calls, self.waiting, self.lease_s, self.poll_s = calls, waiting, lease_s, poll_s
         self.studio = Studio(book.avatar, body=body)
         self.name = f"local-{secrets.token_hex(6)}"
-        self._idle = [Worker(book.root, kit, python_path=python_path) for _ in range(workers)]
+        self._workers = [Worker(book.root, kit, python_path=python_path) for _ in range(workers)]
+        self._idle = list(self._workers)
         self._jobs: dict[str, _Job] = {}
         self._wanted = asyncio.Event()
         self._places, self._waiting = asyncio.Semaphore(calls), 0
@@ -152,7 +153,7 @@ class LocalEngine:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        for worker in self._idle:
+        for worker in self._workers:
             await worker.kill()
 
     async def wake(self, avatar_id: str) -> None:
