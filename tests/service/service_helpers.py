@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,9 +19,10 @@ import uvicorn
 
 from svad_ray.config import Settings, override
 from svad_ray.service.app import build_app
-from svad_ray.service.book import AvatarBook
+from svad_ray.service.book import AvatarBook, plain_settings
 from svad_ray.service.config import ServiceConfig
 from svad_ray.service.local_engine import LocalEngine
+from svad_ray.service.records import AvatarOrder
 
 HERE = Path(__file__).parent
 PYTHON_PATH = (str(HERE), str(HERE.parent))
@@ -109,3 +112,30 @@ class Web:
     port: int
     answers: dict[str, Any] = field(default_factory=dict)
     asked: list[tuple[str, str, dict[str, str], bytes]] = field(default_factory=list)
+
+
+PHOTO = b"not really a photo"
+
+
+def order(owner: str = "anna", *, photo: bytes = PHOTO, **values: Any) -> AvatarOrder:
+    return AvatarOrder(owner, plain_settings(Settings()), hashlib.sha256(photo).hexdigest(), "p.jpg", "yes", **values)
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 1_000_000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def at_once(count: int, call: Callable[[int], Any]) -> list[Any]:
+    """Results of ``count`` calls that begin together."""
+    gate = threading.Barrier(count)
+
+    def one(i: int) -> Any:
+        gate.wait()
+        return call(i)
+
+    with ThreadPoolExecutor(count) as threads:
+        return list(threads.map(one, range(count)))
