@@ -26,6 +26,7 @@ _PORTS = {"http": 80, "https": 443}
 _HOST = re.compile(r"[a-z0-9_.-]{1,253}|[0-9a-f:.]{2,45}")
 _CLEAN = re.compile(r"[!-\[\]-~]+")  # printable ASCII without blanks and backslash
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
+_SPECIAL = tuple(ipaddress.ip_network(text) for text in ("192.0.0.0/24", "192.88.99.0/24", "2001::/23"))  # protocol assignments, old relays
 _CHUNK = 1 << 16
 IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 Resolver = Callable[[str, int], list[str]]
@@ -112,7 +113,7 @@ def is_public(address: str) -> bool:
 
 def _judged_public(ip: IPAddress) -> bool:
     site_local = isinstance(ip, ipaddress.IPv6Address) and ip.is_site_local
-    return ip.is_global and not (ip.is_multicast or ip.is_reserved or site_local)
+    return ip.is_global and not (ip.is_multicast or ip.is_reserved or site_local or any(ip in network for network in _SPECIAL))
 
 
 def _inner(ip: IPAddress) -> list[IPAddress]:
@@ -160,11 +161,18 @@ class _Pinned(http.client.HTTPConnection):
     def __init__(self, target: Target, timeout_s: float) -> None:
         super().__init__(target.host, target.port, timeout=timeout_s)
         self.target = target
+        self.wire: socket.socket | None = None
 
     def connect(self) -> None:
-        self.sock = socket.create_connection((self.target.address, self.target.port), timeout=self.timeout)
+        self.sock = self.wire = socket.create_connection((self.target.address, self.target.port), timeout=self.timeout)
         if self.target.scheme == "https":
-            self.sock = ssl.create_default_context().wrap_socket(self.sock, server_hostname=self.target.host)
+            self.sock = self.wire = ssl.create_default_context().wrap_socket(self.sock, server_hostname=self.target.host)
+
+    def cut(self) -> None:
+        """End whatever is going on; the thread that waits for it gets an error."""
+        if self.wire is not None:
+            with suppress(OSError):
+                self.wire.shutdown(socket.SHUT_RDWR)
 
 
 def _exchange(
@@ -173,7 +181,7 @@ def _exchange(
     """One request: the answer (one byte more than ``max_bytes`` tells that there is more) and its Location."""
     left = deadline - time.monotonic()
     connection = _Pinned(target, max(left, 0.1))
-    watch = threading.Timer(max(left, 0.1), lambda: _cut(connection))  # a timeout of the socket alone would let a drip of bytes go on for ever
+    watch = threading.Timer(max(left, 0.1), connection.cut)  # a timeout of the socket alone would let a drip of bytes go on for ever
     watch.daemon = True
     watch.start()
     try:
@@ -183,8 +191,8 @@ def _exchange(
         content = bytearray()
         while len(content) <= max_bytes and (part := response.read(min(_CHUNK, max_bytes + 1 - len(content)))):
             content += part
-        if response.length and len(content) <= max_bytes:
-            raise http.client.IncompleteRead(bytes(content))
+        if time.monotonic() >= deadline or (response.length and len(content) <= max_bytes):
+            raise http.client.IncompleteRead(bytes(content))  # a cut wire reads like the end
         return Answer(response.status, bytes(content)), response.getheader("Location") or ""
     except (OSError, http.client.HTTPException, ValueError) as error:
         late = time.monotonic() >= deadline
@@ -193,11 +201,6 @@ def _exchange(
     finally:
         watch.cancel()
         connection.close()
-
-
-def _cut(connection: http.client.HTTPConnection) -> None:
-    with suppress(OSError, AttributeError):
-        connection.sock.shutdown(socket.SHUT_RDWR)
 
 
 def _parsed(url: str) -> tuple[SplitResult, str]:

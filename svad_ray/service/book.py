@@ -83,18 +83,23 @@ class AvatarBook:
         order = AvatarOrder(**{**asdict(order), "created_at": order.created_at or self.clock(), "fingerprint": _fingerprint(order)})
         if self.files.read(f"{_folder(avatar_id)}/request.json") is None:
             self.files.write(f"{_folder(avatar_id)}/{_photo_file(order)}", photo)
-            self.files.write(f"owners/{owner}/{_stamp(order.created_at)}-{avatar_id}", b"")
-            self.files.write(f"open/{owner}/{avatar_id}", b"")
+            self.files.write(f"open/{owner}/{avatar_id}", _json({"at": order.created_at}))
             if order.webhook:
                 self.files.write(f"notify/{avatar_id}", b"")
             if self.files.create(f"{_folder(avatar_id)}/request.json", _json(asdict(order))):
-                self.append_event(avatar_id, QUEUED)
+                self._settle(avatar_id, order)
                 return self.get(avatar_id), True
         kept = self._order(avatar_id)
+        self._settle(avatar_id, kept)
         self._drop_lost_create(avatar_id, order, kept)
         if kept.fingerprint != order.fingerprint:
             raise Conflict("this Idempotency-Key was used for another request", remedy="use a new key for a new request")
         return self.get(avatar_id), False
+
+    def _settle(self, avatar_id: str, order: AvatarOrder) -> None:
+        """What follows from a written request; done again where it may have been cut short, to the same effect."""
+        self.files.write(f"owners/{order.owner}/{_stamp(order.created_at)}-{avatar_id}", b"")
+        self.files.create(f"{_folder(avatar_id)}/events/000001.json", _json({"kind": QUEUED, "at": order.created_at, "data": {}}))
 
     def _drop_lost_create(self, avatar_id: str, ours: AvatarOrder, kept: AvatarOrder) -> None:
         """Take back what a create that came second wrote beside the first one's."""
@@ -102,8 +107,8 @@ class AvatarBook:
             self.files.remove(f"{_folder(avatar_id)}/{_photo_file(ours)}")
         if ours.webhook and not kept.webhook:
             self.files.remove(f"notify/{avatar_id}")
-        if ours.created_at != kept.created_at:
-            self.files.remove(f"owners/{ours.owner}/{_stamp(ours.created_at)}-{avatar_id}")
+        if self._read(f"{_folder(avatar_id)}/END.json"):
+            self.files.remove(f"open/{kept.owner}/{avatar_id}")
 
     def get(self, avatar_id: str, *, owner: str | None = None) -> AvatarRecord:
         """The record.
@@ -170,6 +175,7 @@ class AvatarBook:
                 if self._read(f"{_folder(avatar_id)}/END.json"):
                     self.files.remove(name)
                 else:
+                    self._settle(avatar_id, order)
                     found.append((order.created_at, avatar_id))
         return [avatar_id for _, avatar_id in sorted(found)]
 
@@ -316,10 +322,10 @@ class AvatarBook:
             if _ID.fullmatch(avatar_id) and self._removed(avatar_id):
                 self.remove(avatar_id)
                 swept.append(avatar_id)
-        for name in self.files.glob("owners/*/*"):
-            stamp, avatar_id = name.rsplit("/", 1)[-1].rsplit("-", 1)
-            if self.clock() - int(stamp) / 1000 > ABANDONED_S and not self._exists(avatar_id):
-                for left in (name, f"open/{name.split('/')[1]}/{avatar_id}", f"notify/{avatar_id}", _folder(avatar_id)):
+        for name in self.files.glob("open/*/*"):
+            avatar_id = name.rsplit("/", 1)[-1]
+            if self.clock() - self._read(name).get("at", 0.0) > ABANDONED_S and not self._exists(avatar_id):
+                for left in (f"notify/{avatar_id}", _folder(avatar_id), name):
                     self.files.remove(left)
                 swept.append(avatar_id)
         return swept
