@@ -57,7 +57,7 @@ def _packages() -> list[Finding]:
     import av
     import torch
 
-    names = ("torch", "numpy", "numba", "opencv-python", "ai-edge-litert", "gsplat")
+    names = ("torch", "numpy", "numba", "opencv-python", "ai-edge-litert", "gsplat", "ray")
     versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in names)
     gpu = torch.cuda.get_device_name(0) if torch.cuda.is_available() else "none; everything runs on the CPU"
     h264 = "libx264" in av.codecs_available

@@ -56,11 +56,19 @@ def check_models(config: ClusterConfig, backends: Sequence[Backend]) -> None:
         where = NodeAffinitySchedulingStrategy(node, soft=False)
         asked.append(ray.remote(models_here).options(num_cpus=0, max_retries=0, scheduling_strategy=where).remote(config.kit, names))
     ready, late = ray.wait(asked, num_returns=len(asked), timeout=ANSWER_S)
-    wrong = [said for said in ray.get(ready) if said] + [f"{len(late)} nodes gave no answer in {ANSWER_S:g} s"] * bool(late)
+    wrong = [said for said in map(_answer, ready) if said] + [f"{len(late)} nodes gave no answer in {ANSWER_S:g} s"] * bool(late)
     if wrong:
         raise WeightsMissing(
             "model files are missing: " + "; ".join(wrong), remedy="run `svad-ray models pull` on every node, or bake it into the image"
         )
+
+
+def _answer(ref: ray.ObjectRef) -> str:
+    """What a node says; a node that was lost meanwhile has nothing to say, its successor fetches what it needs when it comes to work."""
+    try:
+        return ray.get(ref)
+    except (ray.exceptions.NodeDiedError, ray.exceptions.WorkerCrashedError):
+        return ""
 
 
 _FIELDS = (("CPU", "cpus"), ("GPU", "gpus"))

@@ -18,6 +18,7 @@ from svad_ray import pipeline
 from svad_ray.cluster.config import ClusterConfig, Pool
 from svad_ray.cluster.hosts import PoolHost, ServeHost, prepare_worker
 from svad_ray.cluster.session import alive_nodes, assigned_cpus, this_node
+from svad_ray.config import Settings
 from svad_ray.errors import ArtefactDamaged, BackendUnavailable, InputError, QualityRejected, StoreError, WeightsMissing
 from svad_ray.fulfil import find_kit, fulfil, read_photo
 from svad_ray.ledger import ATTEMPTS, Exhausted, Ledger, SubjectRequest
@@ -110,6 +111,7 @@ class FrontRunner(LocalRunner):
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         self.blocks: dict[str, list[BlockOrder]] = {}
+        self.clip: Kept[Clip] | None = None
 
     def whole(self, name: str, stage: Any, call: Any, *, inputs: list[str]) -> Kept[Any]:
         """As ``LocalRunner``, up to the frame steps."""
@@ -119,6 +121,7 @@ class FrontRunner(LocalRunner):
 
     def frames(self, name: str, stage: Any, clip: Any, context: Any) -> Kept[Clip]:
         """Orders instead of work."""
+        self.clip = self.clip or clip
         self.blocks[name] = self.orders(name, stage, clip, context)
         return self._join([Kept(str(order.key), _not_here) for order in self.blocks[name]], self.blocks[name][-1].stop)
 
@@ -139,8 +142,9 @@ class GenerateWorker:
             request = SubjectRequest.from_json(json.loads(text))
             message = {"key": str(request.key), "kind": FAILED}
             pool = self.job.config.generate
+            prepare_worker(request.settings, assigned_cpus())
             try:
-                run, clip = tried(
+                run = tried(
                     self.job,
                     request.key,
                     "generate",
@@ -157,25 +161,23 @@ class GenerateWorker:
             count = len(next(iter(run.blocks.values())))
             for i in range(count):
                 orders = {name: asdict(blocks[i]) | {"key": str(blocks[i].key)} for name, blocks in run.blocks.items()}
-                yield _row({**message, "kind": BLOCK, "block": i, "of": count, "orders": orders}, self._pixels(run, clip, orders))
+                yield _row({**message, "kind": BLOCK, "block": i, "of": count, "orders": orders}, self._pixels(run, orders))
 
-    def _front(self, request: SubjectRequest) -> tuple[FrontRunner, Kept[Clip]]:
-        prepare_worker(request.settings, assigned_cpus())
+    def _front(self, request: SubjectRequest) -> FrontRunner:
         run = FrontRunner(self.job.work, request.settings, body_id=self.kit.body_id(request.settings))
         stages = self.kit.stages(request.settings)
         try:
             pipeline.create(read_photo(request, self.kit), request.settings, run, stages=stages)
         except _Reached:
-            clip = run.blocks[STEPS[0]][0].clip
-            return run, Kept(clip, lambda: _artefact(self.job.out, clip))
+            return run
         raise RuntimeError("the pipeline has no frame steps")
 
-    def _pixels(self, run: FrontRunner, clip: Kept[Clip], orders: dict[str, dict[str, Any]]) -> bytes:
+    def _pixels(self, run: FrontRunner, orders: dict[str, dict[str, Any]]) -> bytes:
         """The block's frames as the next worker needs them; nothing when it is done."""
         first = orders[STEPS[0]]
-        if _done(run.store, Key.parse(first["key"])):
+        if run.clip is None or _done(run.store, Key.parse(first["key"])):
             return b""
-        return pickle.dumps(clip.value.slice(first["start"], first["stop"]), protocol=5)
+        return pickle.dumps(run.clip.value.slice(first["start"], first["stop"]), protocol=5)
 
 
 class FrameWorker:
@@ -184,7 +186,7 @@ class FrameWorker:
     def __init__(self, job: Job, step: str, pool: Pool) -> None:
         self.job, self.step, self.pool, self.kit = job, step, pool, find_kit(job.config.kit)
         self.host: PoolHost | ServeHost = PoolHost(self.kit) if pool.via == "pool" else ServeHost(job.config.app)
-        self._prepared = False
+        prepare_worker(Settings(), assigned_cpus())
 
     def __call__(self, batch: dict[str, Any]) -> Row:
         """The batch's rows, in order."""
@@ -215,11 +217,6 @@ class FrameWorker:
         return _row(message, b"" if last else pickle.dumps(clip, protocol=5))
 
     def _made(self, message: dict[str, Any], order: dict[str, Any], key: Key, pixels: bytes) -> Clip:
-        if not self._prepared:
-            from svad_ray.config import Settings
-
-            prepare_worker(Settings(), assigned_cpus())
-            self._prepared = True
         meter = Meter()
         shard = pickle.loads(pixels) if len(pixels) else self._stored(message, order)
         context = _artefact(self.job.out, order["context"])
@@ -244,9 +241,10 @@ def train_subject(job: Job, text: str) -> dict[str, Any]:
     request = SubjectRequest.from_json(json.loads(text))
     train = job.config.train
 
+    kit = find_kit(job.config.kit)
+    prepare_worker(request.settings, assigned_cpus())  # before the clock of the limits starts
+
     def work() -> dict[str, Any]:
-        prepare_worker(request.settings, assigned_cpus())
-        kit = find_kit(job.config.kit)
         done = fulfil(request, job.out, kit=kit, exports=job.config.exports, checkpoint_s=train.checkpoint_s, facts={"run": job.run})
         return done.facts
 
@@ -279,8 +277,6 @@ def _done(store: ArtefactStore, key: Key) -> bool:
 
 
 def _config(order: dict[str, Any]) -> Any:
-    from svad_ray.config import Settings
-
     return type(Settings().stage(order["stage"])).model_validate(order["config"])
 
 

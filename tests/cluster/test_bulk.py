@@ -52,6 +52,7 @@ POISON = {
 WORDS = {"raises": "scripted failure", "kills": "its worker died", "hangs": "no end after", "memory": "out of memory"}
 
 
+@pytest.mark.slow
 def test_poison_costs_itself_two_attempts_and_its_neighbours_nothing(tmp_path, monkeypatch):
     from svad_ray.cluster.bulk import run_bulk
 
@@ -59,7 +60,7 @@ def test_poison_costs_itself_two_attempts_and_its_neighbours_nothing(tmp_path, m
     good = [scripted.request(f"good {i}") for i in range(6)]
     bad = {name: scripted.request(name, **seeds) for name, seeds in POISON.items()}
     mixed = [request for pair in zip(bad.values(), good * 2) for request in pair]
-    limits = {"timeout_s": 4, "memory_gib": 1.5}
+    limits = {"timeout_s": 8, "memory_gib": 1.5}
     settings = config(generate=limits, fuse=limits, restore={**limits, "workers": 2}, train={**limits, "at_once": 2})
     summary = run_bulk(list(dict.fromkeys(mixed)), str(tmp_path / "out"), settings)
     assert summary.complete and (summary.committed, summary.quarantined) == (6, len(bad))

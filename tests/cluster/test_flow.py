@@ -21,6 +21,7 @@ def run(requests, out: Path, **values):
     return run_bulk(requests, str(out), config(**values))
 
 
+@pytest.mark.slow
 def test_a_subject_is_trained_while_another_is_still_generated(tmp_path, monkeypatch):
     import io
     import json
@@ -82,6 +83,7 @@ def test_a_store_that_cannot_be_written_is_refused_before_the_work():
         run([scripted.request("a")], Path("/proc/nowhere"))
 
 
+@pytest.mark.slow
 def test_a_full_disk_stops_the_run_and_gives_nobody_up(tmp_path):
     requests = [scripted.request("good"), scripted.request("unlucky", avatar=scripted.DISK)]
     with pytest.raises(StoreError, match="No space left"):
@@ -90,6 +92,7 @@ def test_a_full_disk_stops_the_run_and_gives_nobody_up(tmp_path):
     assert markers(tmp_path).keys() <= {str(requests[0].key)}
 
 
+@pytest.mark.slow
 def test_a_torn_artefact_is_made_again(tmp_path):
     requests = [scripted.request("person")]
     run(requests, tmp_path)
