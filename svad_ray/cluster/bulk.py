@@ -28,7 +28,7 @@ from svad_ray.backends import Backend
 from svad_ray.cluster.config import ClusterConfig, Pool, sized
 from svad_ray.cluster.metrics import BulkMetrics
 from svad_ray.cluster.placement import Finished, PlacementQueue
-from svad_ray.cluster.preflight import check_models, check_resources
+from svad_ray.cluster.preflight import check_models, check_resources, check_store
 from svad_ray.cluster.view import View
 from svad_ray.cluster.workers import BLOCK, FAILED, OF_THE_JOB, STEPS, FrameWorker, GenerateWorker, Job, train_subject
 from svad_ray.errors import ArtefactDamaged, StageFailed
@@ -36,7 +36,6 @@ from svad_ray.fulfil import find_kit
 from svad_ray.ledger import Ledger, SubjectRequest
 from svad_ray.ledger.status import COMMITTED, FRAMES, QUARANTINED, READY, TRAINING, WAITING, SubjectStatus, write_status
 from svad_ray.store import ArtefactStore, Key
-from svad_ray.store.files import Files
 
 _log = logging.getLogger(__name__)
 _TICK_S = 0.5
@@ -95,7 +94,7 @@ class BulkRun:
         self.config = sized(config, cpus=ray.cluster_resources().get("CPU", 1.0))
         self.job = Job(out, uuid.uuid4().hex[:12], self.config)
         self.out, self._began = out, time.monotonic()
-        Files(out).probe()
+        check_store(out)
         self.store, self.ledger = ArtefactStore(f"{out}/subjects"), Ledger(f"{out}/ledger", run=self.job.run)
         self.books = self._opened(requests)
         self.found_done = len(requests) - len(self.books.open())

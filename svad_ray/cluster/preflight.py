@@ -12,6 +12,7 @@ from svad_ray.backends import Backend
 from svad_ray.cluster.config import POOLS, ClusterConfig
 from svad_ray.cluster.workers import models_here
 from svad_ray.errors import BackendUnavailable, WeightsMissing
+from svad_ray.store.files import Files
 
 ANSWER_S = 120.0  # for a node to find or fetch its model files
 
@@ -43,6 +44,11 @@ def check_resources(config: ClusterConfig) -> None:
             )
 
 
+def check_store(out: str) -> None:
+    """Results can be kept below ``out``, each once. Raises ``StoreError``, as ``Files.probe``."""
+    Files(out).probe()
+
+
 def check_models(config: ClusterConfig, backends: Sequence[Backend]) -> None:
     """Every node finds or fetches the model packages.
 
@@ -67,7 +73,7 @@ def _answer(ref: ray.ObjectRef) -> str:
     """What a node says; a node that was lost meanwhile has nothing to say, its successor fetches what it needs when it comes to work."""
     try:
         return ray.get(ref)
-    except (ray.exceptions.NodeDiedError, ray.exceptions.WorkerCrashedError):
+    except (ray.exceptions.NodeDiedError, ray.exceptions.WorkerCrashedError, ray.exceptions.TaskUnschedulableError):
         return ""
 
 
