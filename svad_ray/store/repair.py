@@ -68,14 +68,14 @@ def repair(report: Report, *, older_s: float = OLD_S, remake_subjects: bool = Fa
         if any(fault.kind in DAMAGE for fault in look_at(files, folder, older_s=older_s).faults):
             _uncommit(files, folder, done)
     if remake_subjects:
-        for folder in _without_artefacts(files, older_s):
+        for folder in _without_artefacts(files):
             _uncommit(files, folder, done)
     return done
 
 
 def _remove(files: Files, fault: Fault, older_s: float, done: Repair) -> None:
     """Remove garbage that is still garbage, and old."""
-    again = look_at(files, fault.folder, older_s=older_s)
+    again = look_at(files, fault.folder, older_s=0.0)
     same = [now for now in again.faults if (now.kind, now.path) == (fault.kind, fault.path)]
     if not same:
         return
@@ -119,12 +119,15 @@ def _move(files: Files, path: str, target: str) -> None:
         files.fs.mv(files.path(path), files.path(target), recursive=True)
 
 
-def _without_artefacts(files: Files, older_s: float) -> list[str]:
+def _without_artefacts(files: Files) -> list[str]:
     """Deliveries that name an artefact which is not committed now."""
     lacking = []
     for marker in files.glob(f"{SUBJECTS}/*/*/{MARKER}"):
         folder = marker.rsplit("/", 1)[0]
-        facts = json.loads(files.read(marker) or b"{}").get("facts", {})
+        try:
+            facts = json.loads(files.read(marker) or b"{}").get("facts", {})
+        except (ValueError, AttributeError):
+            continue
         if any(files.read(f"{WORK}/{name}/{MARKER}") is None for name in references(facts)):
             lacking.append(folder)
     return lacking

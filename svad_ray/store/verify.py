@@ -34,8 +34,11 @@ DAMAGE = (TORN_MARKER, MISSING, CHANGED, TORN_RECORD)
 GARBAGE = (ORPHAN, EXTRA, STALE)
 OLD_S = 24 * 3600.0
 _CHUNK = 8 << 20
+_ATTEMPT = re.compile(r"attempt-[0-9A-Za-z]+")
 _STAGED = re.compile(r".+\.[0-9a-f]{12}")  # what a killed writer leaves of a file that was to appear at once
 Tell = Callable[[int, int], None]
+Entries = dict[str, tuple[float | None, bool]]
+"""Name below a folder -> seconds since it was written (None: unknown), and whether it is a file."""
 
 
 @dataclass(frozen=True)
@@ -93,7 +96,7 @@ class Report:
 
 
 @dataclass
-class _Look:
+class Look:
     """What looking at one folder gave."""
 
     committed: bool = False
@@ -117,8 +120,10 @@ def verify(
         tell: Told how many folders are done, of how many.
     """
     began, files = time.monotonic(), Files(root)
-    folders = [f"{store}/{stage}/{digest}" for store in (WORK, SUBJECTS) for stage in files.names(store) for digest in files.names(f"{store}/{stage}")]
-    report, looks = Report(root), dict[str, _Look]()
+    folders = [
+        f"{store}/{stage}/{digest}" for store in (WORK, SUBJECTS) for stage in files.names(store) for digest in files.names(f"{store}/{stage}")
+    ]
+    report, looks = Report(root), dict[str, Look]()
     with ThreadPoolExecutor(threads) as pool:
         for folder, look in zip(folders, pool.map(lambda folder: look_at(files, folder, older_s=older_s), folders)):
             looks[folder] = look
@@ -136,14 +141,14 @@ def verify(
     return report
 
 
-def look_at(files: Files, folder: str, *, older_s: float) -> Any:
+def look_at(files: Files, folder: str, *, older_s: float) -> Look:
     """Check one artefact's folder. Where it seems damaged it is looked at again: it may have been made anew meanwhile."""
     look = _look(files, folder, older_s)
     return _look(files, folder, older_s) if any(fault.kind in DAMAGE for fault in look.faults) else look
 
 
-def _look(files: Files, folder: str, older_s: float) -> _Look:
-    look = _Look()
+def _look(files: Files, folder: str, older_s: float) -> Look:
+    look = Look()
     try:
         content = files.fs.cat_file(files.path(f"{folder}/{MARKER}"))
     except (FileNotFoundError, NotADirectoryError):
@@ -151,22 +156,26 @@ def _look(files: Files, folder: str, older_s: float) -> _Look:
     except OSError as error:
         look.faults.append(Fault(UNREADABLE, f"{folder}/{MARKER}", str(error), folder))
         return look
-    attempt = ""
+    attempt = sha256 = ""
     if content is not None:
         look.committed = True
         try:
             marker = json.loads(content)
             attempt, sha256, look.facts = str(marker["attempt"]), str(marker["manifest_sha256"]), dict(marker["facts"])
+            if not _ATTEMPT.fullmatch(attempt):  # it becomes a path
+                raise ValueError(f"{attempt!r} is no attempt")
         except (ValueError, KeyError, TypeError) as error:
             detail = f"{len(content)} bytes that are no marker ({error})"
             look.faults.append(Fault(TORN_MARKER, f"{folder}/{MARKER}", detail, folder))
             return look
-        _read_attempt(files, folder, attempt, sha256, look)
-    _left_behind(files, folder, attempt, older_s, look)
+    entries = _entries(files, folder)
+    if attempt:
+        _read_attempt(files, folder, attempt, sha256, entries, look)
+    _left_behind(files, folder, attempt, entries, older_s, look)
     return look
 
 
-def _read_attempt(files: Files, folder: str, attempt: str, sha256: str, look: _Look) -> None:
+def _read_attempt(files: Files, folder: str, attempt: str, sha256: str, entries: Entries, look: Look) -> None:
     """Compare every file of the committed attempt with its manifest."""
     path = f"{folder}/{attempt}/{MANIFEST}"
     found = _hashed(files, path, look, folder)
@@ -181,12 +190,13 @@ def _read_attempt(files: Files, folder: str, attempt: str, sha256: str, look: _L
         if found is not None and found != (entry["bytes"], entry["sha256"]):
             size = f"{found[0]} bytes instead of {entry['bytes']}" if found[0] != entry["bytes"] else "other bytes of the same number"
             look.faults.append(Fault(CHANGED, f"{folder}/{attempt}/{name}", size, folder))
-    for name, age in _entries(files, f"{folder}/{attempt}").items():
-        if name not in listed and name != MANIFEST:
-            look.faults.append(Fault(EXTRA, f"{folder}/{attempt}/{name}", "the manifest does not name it", folder, age))
+    for path, (age, is_file) in entries.items():
+        inside, _, name = path.partition("/")
+        if is_file and inside == attempt and name not in listed and name != MANIFEST:
+            look.faults.append(Fault(EXTRA, f"{folder}/{path}", "the manifest does not name it", folder, age))
 
 
-def _hashed(files: Files, path: str, look: _Look, folder: str) -> tuple[int, str] | None:
+def _hashed(files: Files, path: str, look: Look, folder: str) -> tuple[int, str] | None:
     """Size and sha256 of a file; None, and a fault, when it cannot be read."""
     whole, size = hashlib.sha256(), 0
     try:
@@ -204,10 +214,10 @@ def _hashed(files: Files, path: str, look: _Look, folder: str) -> tuple[int, str
     return size, whole.hexdigest()
 
 
-def _left_behind(files: Files, folder: str, attempt: str, older_s: float, look: _Look) -> None:
+def _left_behind(files: Files, folder: str, attempt: str, entries: Entries, older_s: float, look: Look) -> None:
     """What lies beside the marker and its attempt."""
     ages: dict[str, list[float | None]] = {}
-    for name, age in _entries(files, folder, folders=True).items():
+    for name, (age, _) in entries.items():
         ages.setdefault(name.split("/")[0], []).append(age)
     kept = _checkpoint(files, folder) if not attempt and CHECKPOINT in ages else ""
     for name, known in sorted(ages.items()):
@@ -239,14 +249,15 @@ def _checkpoint(files: Files, folder: str) -> str:
         return ""
 
 
-def _entries(files: Files, folder: str, *, folders: bool = False) -> dict[str, float | None]:
-    """Name below ``folder`` -> seconds since it was written, of every file (and folder, if wanted) at any depth."""
+def _entries(files: Files, folder: str) -> Entries:
+    """Everything below ``folder``, at any depth."""
     base = files.path(folder).rstrip("/")
     try:
-        found = files.fs.find(base, withdirs=folders, detail=True)
+        found = files.fs.find(base, withdirs=True, detail=True)
     except (FileNotFoundError, NotADirectoryError):
         return {}
-    return {path.rstrip("/")[len(base) + 1 :]: _age(info) for path, info in found.items() if path.rstrip("/") != base}
+    below = {path.rstrip("/")[len(base) + 1 :]: info for path, info in found.items()}
+    return {name: (_age(info), info.get("type") == "file") for name, info in below.items() if name}
 
 
 def _age(info: Mapping[str, Any]) -> float | None:
@@ -269,7 +280,7 @@ def references(facts: Mapping[str, Any]) -> list[str]:
     return named
 
 
-def _dangling(looks: Mapping[str, _Look]) -> Iterator[Fault]:
+def _dangling(looks: Mapping[str, Look]) -> Iterator[Fault]:
     for folder, look in looks.items():
         if folder.startswith(SUBJECTS):
             for name in references(look.facts):
