@@ -61,6 +61,10 @@ class StageFailed(SvadError):
     exit_code = 6
 
 
+class Unanswered(StageFailed):
+    """Nobody took the work: a service is away or busy. The work itself is not at fault and may be tried again later."""
+
+
 class StoreError(SvadError):
     """The artefact store cannot be read or written (disk full, no permission, corrupt artefact)."""
 

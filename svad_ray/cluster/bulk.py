@@ -28,7 +28,7 @@ from svad_ray.backends import Backend
 from svad_ray.cluster.config import ClusterConfig, Pool, sized
 from svad_ray.cluster.metrics import BulkMetrics
 from svad_ray.cluster.placement import Finished, PlacementQueue
-from svad_ray.cluster.preflight import check_models, check_resources, check_store
+from svad_ray.cluster.preflight import check_models, check_residents, check_resources, check_store
 from svad_ray.cluster.view import View
 from svad_ray.cluster.workers import BLOCK, FAILED, OF_THE_JOB, STEPS, FrameWorker, GenerateWorker, Job, train_subject
 from svad_ray.errors import ArtefactDamaged, StageFailed
@@ -154,6 +154,7 @@ class BulkRun:
 
     def _preflight(self, keys: list[Key]) -> None:
         check_resources(self.config)
+        check_residents(self.config)
         check_models(self.config, self._backends(keys))
 
     def _backends(self, keys: list[Key]) -> list[Backend]:

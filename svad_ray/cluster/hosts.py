@@ -1,20 +1,17 @@
-"""Where frame blocks are done: by stages held in this worker, or by a resident Serve deployment."""
+"""Stages held in a worker: what a pool's actor and a resident deployment are made of."""
 
 from __future__ import annotations
 
 import json
-import time
 from collections import OrderedDict
 from typing import Any
 
 from svad_ray.config import Settings
-from svad_ray.errors import StageFailed
 from svad_ray.fulfil import Kit
 from svad_ray.local import prepare
 from svad_ray.subject import Clip
 
 HELD_CONFIGS = 3  # stages of one kind that a worker holds for different configurations
-_AGAIN_S = (0.2, 1.0, 3.0, 8.0)
 
 
 def prepare_worker(settings: Settings, cpus: float) -> int:
@@ -44,46 +41,3 @@ class PoolHost:
     def __call__(self, stage: str, config: dict[str, Any], shard: Clip, context: Any) -> Clip:
         """See ``local.FrameHost``."""
         return self.stage(stage, config)(shard, context)
-
-
-class ServeHost:
-    """The resident deployments ``frames-<stage>`` of a Serve application.
-
-    A call that was on its way to a replica that died is sent again: results are committed once, so doing it twice is harmless.
-    """
-
-    def __init__(self, app: str, *, timeout_s: float = 1800.0) -> None:
-        self.app, self.timeout_s = app, timeout_s
-        self._handles: dict[str, Any] = {}
-
-    def __call__(self, stage: str, config: dict[str, Any], shard: Clip, context: Any) -> Clip:
-        """See ``local.FrameHost``.
-
-        Raises:
-            StageFailed: No replica answered, again and again.
-        """
-        import ray
-        from ray import serve
-        from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
-
-        lost = (
-            ray.exceptions.ActorDiedError,
-            ray.exceptions.ActorUnavailableError,
-            ray.exceptions.WorkerCrashedError,
-            ray.exceptions.ObjectLostError,
-        )
-        refs = ray.put(shard), ray.put(context)
-        reason: Exception | None = None
-        for pause in (*_AGAIN_S, 0.0):
-            try:
-                if stage not in self._handles:
-                    self._handles[stage] = serve.get_deployment_handle(f"frames-{stage}", app_name=self.app)
-                return self._handles[stage].frames.remote(config, *refs).result(timeout_s=self.timeout_s)
-            except (*lost, BackPressureError, DeploymentUnavailableError) as error:
-                self._handles.pop(stage, None)
-                reason = error
-                time.sleep(pause)
-        raise StageFailed(
-            f"the resident deployment frames-{stage} of '{self.app}' did not answer ({type(reason).__name__})",
-            remedy="see `serve status`; raise its replicas, or use via: pool",
-        ) from reason

@@ -44,6 +44,28 @@ def check_resources(config: ClusterConfig) -> None:
             )
 
 
+def check_residents(config: ClusterConfig) -> None:
+    """Every step that is done ``via: serve`` has its deployment.
+
+    Raises:
+        BackendUnavailable: It has none.
+    """
+    for step, pool in (("identity", config.fuse), ("restore", config.restore)):
+        if pool.via == "serve" and f"frames-{step}" not in _deployments(config.app):
+            raise BackendUnavailable(
+                f"the Serve application '{config.app}' has no running deployment frames-{step}",
+                expected="the endpoints of serve_configs/ on this cluster",
+                remedy="run `serve deploy serve_configs/autoscale.yaml`, or use via: pool",
+            )
+
+
+def _deployments(app: str) -> set[str]:
+    from ray import serve
+
+    found = serve.status().applications.get(app)
+    return set(found.deployments) if found else set()
+
+
 def check_store(out: str) -> None:
     """Results can be kept below ``out``, each once. Raises ``StoreError``, as ``Files.probe``."""
     Files(out).probe()

@@ -13,7 +13,7 @@ from ray.exceptions import ActorDiedError, ActorUnavailableError, ObjectLostErro
 from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError, ReplicaUnavailableError
 
 from svad_ray.cluster.serve_residents import BEGAN
-from svad_ray.errors import StageFailed
+from svad_ray.errors import StageFailed, Unanswered
 from svad_ray.fulfil import Kit
 from svad_ray.stages.base import Progress, silent
 from svad_ray.subject import Animation, BodyTrack, Clip, Perception, Photo, join_clips
@@ -39,7 +39,7 @@ def insisted(name: str, stream: Callable[[], Iterable[Any]], take: Callable[[Any
     avatar, whose number is bounded; a call that was still waiting when its replica died is innocent.
 
     Raises:
-        StageFailed: The replica died on it, or none answered. Else: The error that the replica raised.
+        StageFailed: The replica died on it. Unanswered: None answered. Else: The error that the replica raised.
     """
     reason: Exception | None = None
     for pause in _PAUSES_S:
@@ -57,7 +57,7 @@ def insisted(name: str, stream: Callable[[], Iterable[Any]], take: Callable[[Any
             time.sleep(pause)
         except RayTaskError as error:
             raise plain(error) from None
-    raise StageFailed(
+    raise Unanswered(
         f"the resident deployment {name} did not answer ({type(reason).__name__})", remedy="see `serve status`; it may need more replicas"
     ) from reason
 

@@ -16,14 +16,14 @@ import ray
 
 from svad_ray import pipeline
 from svad_ray.cluster.config import ClusterConfig, Pool
-from svad_ray.cluster.hosts import PoolHost, ServeHost, prepare_worker
+from svad_ray.cluster.hosts import PoolHost, prepare_worker
 from svad_ray.cluster.session import alive_nodes, assigned_cpus, this_node
 from svad_ray.config import Settings
-from svad_ray.errors import ArtefactDamaged, BackendUnavailable, InputError, QualityRejected, StoreError, WeightsMissing
+from svad_ray.errors import ArtefactDamaged, BackendUnavailable, InputError, QualityRejected, StoreError, Unanswered, WeightsMissing
 from svad_ray.fulfil import find_kit, fulfil, read_photo
 from svad_ray.ledger import ATTEMPTS, Exhausted, Ledger, SubjectRequest
 from svad_ray.ledger.limits import bounded
-from svad_ray.local import BlockOrder, Kept, LocalRunner, commit_step
+from svad_ray.local import BlockOrder, FrameHost, Kept, LocalRunner, commit_step
 from svad_ray.store import ArtefactStore, Key
 from svad_ray.subject import Clip
 from svad_ray.usage import Meter
@@ -31,6 +31,7 @@ from svad_ray.usage import Meter
 T = TypeVar("T")
 OF_THE_JOB = (StoreError, WeightsMissing, BackendUnavailable)  # every other subject would meet the same: the run stops, nobody is given up
 PERMANENT = (QualityRejected, InputError)  # trying again cannot help
+UNANSWERED_AT_MOST = 5  # times that a service stays away (most of a minute each) before that is the run's trouble
 BLOCK, READY, FAILED = "block", "ready", "failed"
 STEPS = ("identity", "restore")
 Row = dict[str, list[Any]]
@@ -74,7 +75,7 @@ def tried(job: Job, key: Key, step: str, work: Callable[[], T], *, timeout_s: fl
         ArtefactDamaged: Something that it reads is not there any more; it was forgotten, so that whoever makes it makes it again.
         StoreError, WeightsMissing, BackendUnavailable: The run's own trouble.
     """
-    ledger = job.ledger()
+    ledger, unanswered = job.ledger(), 0
     while True:
         try:
             attempt = ledger.begin(key, step)
@@ -91,6 +92,12 @@ def tried(job: Job, key: Key, step: str, work: Callable[[], T], *, timeout_s: fl
         except OF_THE_JOB as error:
             ledger.excuse(attempt, str(error))
             raise
+        except Unanswered as error:
+            ledger.excuse(attempt, str(error))
+            unanswered += 1
+            if unanswered >= UNANSWERED_AT_MOST:
+                raise BackendUnavailable(error.found, expected=error.expected, remedy=error.remedy) from error
+            continue
         except PERMANENT as error:
             ledger.failed(attempt, str(error))
             raise GaveUp(step, str(error), 1) from error
@@ -185,7 +192,7 @@ class FrameWorker:
 
     def __init__(self, job: Job, step: str, pool: Pool) -> None:
         self.job, self.step, self.pool, self.kit = job, step, pool, find_kit(job.config.kit)
-        self.host: PoolHost | ServeHost = PoolHost(self.kit) if pool.via == "pool" else ServeHost(job.config.app)
+        self.host: FrameHost = PoolHost(self.kit) if pool.via == "pool" else _resident(job.config.app)
         prepare_worker(Settings(), assigned_cpus())
 
     def __call__(self, batch: dict[str, Any]) -> Row:
@@ -278,6 +285,12 @@ def _done(store: ArtefactStore, key: Key) -> bool:
 
 def _config(order: dict[str, Any]) -> Any:
     return type(Settings().stage(order["stage"])).model_validate(order["config"])
+
+
+def _resident(app: str) -> FrameHost:
+    from svad_ray.cluster.serve_calls import ResidentFrames
+
+    return ResidentFrames(app)
 
 
 def _row(message: dict[str, Any], pixels: bytes = b"") -> Row:

@@ -118,3 +118,16 @@ def test_quarantine_is_released_on_request(tmp_path):
     assert ledger.quarantined()[bad.key].attempts == 2
     assert ledger.release(bad.key) and not ledger.quarantined()
     assert run([bad], tmp_path).found_done == 0
+
+
+def test_the_figures_are_prometheus_metrics(ray_cluster, tmp_path):
+    import urllib.request
+
+    run([scripted.request("one"), scripted.request("two", fit=scripted.RAISE)], tmp_path)
+    node = ray_cluster.nodes()[0]
+    deadline, said = time.monotonic() + 60, ""
+    wanted = ("svad_ray_subjects{", 'state="committed"', "svad_ray_quarantined", 'step="train"', "svad_ray_frames", "svad_ray_stage_seconds_bucket")
+    while time.monotonic() < deadline and not all(word in said for word in wanted):
+        time.sleep(1)
+        said = urllib.request.urlopen(f"http://{node['NodeManagerAddress']}:{node['MetricsExportPort']}/metrics", timeout=10).read().decode()
+    assert not [word for word in wanted if word not in said]
