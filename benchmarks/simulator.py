@@ -328,9 +328,9 @@ TRAINER = Kind(TRAIN)
 
 
 def front_count(gpus: int, *, headroom: float = 1.0) -> int:
-    """GPUs for the frame work: its share of all work times ``headroom``, at least one."""
+    """GPUs for the frame work: its share of all work times ``headroom``, rounded up, since a pool that is too small starves all training."""
     share = sum(PAPER[i].mean_s for i in FRONT) / sum(stage.mean_s for stage in PAPER)
-    return min(max(1, round(headroom * share * gpus)), max(1, gpus - 1))
+    return min(math.ceil(headroom * share * gpus), max(1, gpus - 1))
 
 
 def pooled(gpus: int, *, headroom: float = 1.0) -> list[Kind]:
