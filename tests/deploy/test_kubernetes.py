@@ -174,19 +174,20 @@ def test_the_jobs_command_is_one_that_the_product_understands():
     assert str(context.params["cluster"]) == "/etc/svad-ray/bulk.yaml"
 
 
-def test_the_jobs_cluster_configuration_is_valid_and_fits_its_first_node():
+def test_the_jobs_cluster_configuration_is_valid_and_fits_the_nodes_that_are_there_at_the_start():
     pytest.importorskip("ray")
-    from svad_ray.cluster.config import POOLS, ClusterConfig
+    from svad_ray.cluster.config import POOLS, ClusterConfig, sized
 
     written = next(document for name, document in DOCUMENTS if name == "rayjob.yaml" and document["kind"] == "ConfigMap")["data"]["bulk.yaml"]
-    config = ClusterConfig.model_validate(yaml.safe_load(written))
     job = next(document for _, document in RAY if document["kind"] == "RayJob")
     group = cluster_of(job)["workerGroupSpecs"][0]
-    assert config.label_selector == group["labels"] and group["minReplicas"] >= 1
     limits = group["template"]["spec"]["containers"][0]["resources"]["limits"]
+    cores, gpus = (group["minReplicas"] * int(limits.get(name, 0)) for name in ("cpu", "nvidia.com/gpu"))
+    config = sized(ClusterConfig.model_validate(yaml.safe_load(written)), cpus=cores)
+    assert config.label_selector == group["labels"]
     pools = [getattr(config, name) for name in POOLS]
-    assert sum(pool.workers * pool.gpus for pool in pools) + config.train.gpus <= int(limits["nvidia.com/gpu"])
-    assert sum(pool.workers * pool.cpus for pool in pools) + config.train.cpus <= int(limits["cpu"])
+    assert sum(pool.workers * pool.cpus for pool in pools) + config.train.cpus <= cores
+    assert sum(pool.workers * pool.gpus for pool in pools) + config.train.gpus <= gpus
 
 
 def test_the_pod_monitor_asks_for_a_port_that_every_pod_names():
