@@ -24,7 +24,7 @@ from svad_ray.errors import InputError, StoreError
 from svad_ray.store.files import Files
 from svad_ray.store.keys import Key
 from svad_ray.store.repair import Repair, repair
-from svad_ray.store.verify import SUBJECTS, WORK, Fault, Report, verify
+from svad_ray.store.verify import Fault, Report, run_roots, verify
 
 _out, _err = Console(), Console(stderr=True)
 _SHOWN = 20
@@ -48,7 +48,7 @@ def verify_store(
     """Read every committed byte below ROOT and say what is wrong."""
     target = absolute(root)
     wanted = _wanted(manifest, profile, config, sets, consent) if manifest else None
-    places, said, wrong = _places(target), [], 0
+    places, said, wrong = run_roots(target), [], 0
     if wanted is not None and places != [target]:
         raise InputError("a service's store has no manifest", remedy="leave --manifest out")
     for place in places:
@@ -72,19 +72,6 @@ def _wanted(manifest: str, profile: str | None, config: Path | None, sets: list[
 
     listed = read_manifest(manifest, load_settings(profile=profile, path=config, sets=sets or ()), consent=consent)
     return {request.key: request.subject_id for request in listed.requests}
-
-
-def _places(target: str) -> list[str]:
-    """The root itself, or each avatar's root in a service's store."""
-    files = Files(target)
-    names = set(files.names())
-    if names & {WORK, SUBJECTS}:
-        return [target]
-    avatars = [f"{target}/avatars/{name}" for name in files.names("avatars") if set(files.names(f"avatars/{name}")) & {WORK, SUBJECTS}]
-    if not avatars:
-        found = f"nothing in {target} was written by svad-ray"
-        raise InputError(found, expected=f"a folder that holds {WORK}/ or {SUBJECTS}/", remedy="give the --out of the run")
-    return avatars
 
 
 def _verified(place: str, wanted: dict[Key, str] | None, older_s: float, threads: int) -> Report:

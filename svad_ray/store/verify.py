@@ -22,6 +22,7 @@ from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import Any
 
+from svad_ray.errors import InputError
 from svad_ray.store.artefacts import CHECKPOINT, MANIFEST, MARKER
 from svad_ray.store.files import Files
 from svad_ray.store.keys import Key
@@ -105,6 +106,22 @@ class Look:
     young: int = 0
     facts: Mapping[str, Any] = field(default_factory=dict)
     faults: list[Fault] = field(default_factory=list)
+
+
+def run_roots(root: str) -> list[str]:
+    """The root itself where a run wrote there, or the root of each avatar in a service's store.
+
+    Raises:
+        InputError: Neither.
+    """
+    files = Files(root)
+    if {WORK, SUBJECTS} & set(files.names()):
+        return [root]
+    avatars = [f"{root}/avatars/{name}" for name in files.names("avatars") if {WORK, SUBJECTS} & set(files.names(f"avatars/{name}"))]
+    if not avatars:
+        found = f"nothing in {root} was written by svad-ray"
+        raise InputError(found, expected=f"a folder that holds {WORK}/ or {SUBJECTS}/", remedy="give the output folder of the run")
+    return avatars
 
 
 def verify(
