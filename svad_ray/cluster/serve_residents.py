@@ -49,7 +49,7 @@ def called(payloads: Sequence[Payload]) -> list[Outcome]:
     return outcomes
 
 
-@dataclass
+@dataclass(eq=False)  # payloads hold arrays, which cannot be compared
 class _Waiting:
     payload: Payload
     began: asyncio.Event = field(default_factory=asyncio.Event)
@@ -111,7 +111,7 @@ class Lane:
 
     async def _go(self) -> None:
         while self._waiting:
-            chosen = [self._waiting[i] for i in self.together([one.payload for one in self._waiting])]
+            chosen = self._chosen()
             self._waiting = [one for one in self._waiting if one not in chosen]
             for one in chosen:
                 one.began.set()
@@ -123,6 +123,13 @@ class Lane:
                 one.outcome = outcome
                 one.done.set()
         self._work = None
+
+    def _chosen(self) -> list[_Waiting]:
+        """What runs now; the first one alone when it cannot be told, for its own call to fail and not the lane."""
+        try:
+            return [self._waiting[i] for i in self.together([one.payload for one in self._waiting])]
+        except Exception:
+            return self._waiting[:1]
 
     def _outcomes(self, payloads: Sequence[Payload]) -> list[Outcome]:
         try:

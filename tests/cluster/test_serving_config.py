@@ -214,6 +214,23 @@ def test_blocks_of_a_clip_that_wait_together_run_together():
     assert together([lambda: None, blocks[0]], lambda config: 100) == [0]
 
 
+def test_lane_runs_blocks_of_frames_in_company():
+    """Through the lane itself, with a backend that takes two blocks at a time; and a choice that fails is no end of the lane."""
+    whole, seen = clip(), []
+    stage = tiny.Restore("restore", Settings().restore, lambda what: seen.append(what))
+    stage.setup()
+
+    async def run(choose):
+        lane = Lane(hung_s=60, together=choose, run=lambda calls: run_together(lambda config: stage, calls))
+        blocks = [Call({}, whole.slice(start, start + 3), (0,)) for start in (0, 3, 6, 9)]
+        return await asyncio.wait_for(asyncio.gather(*map(lane, blocks)), 30)
+
+    made = asyncio.run(run(lambda waiting: together(waiting, lambda config: 6)))
+    assert [block.first for block in made] == [0, 3, 6, 9] and [len(block) for block in made] == [3] * 4
+    assert len([what for what in seen if what]) == 2
+    assert len(asyncio.run(run(lambda waiting: 1 // 0))) == 4
+
+
 def test_a_block_gets_the_same_frames_in_company_and_alone():
     whole, plan, seen = clip(), (1, 4, 7), []
     stage = tiny.Restore("restore", Settings().restore, lambda what: seen.append(what))
