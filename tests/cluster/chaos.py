@@ -1,4 +1,4 @@
-"""Many scripted subjects on a cluster of several nodes, while workers, nodes and the driver are killed at random.
+"""Many scripted subjects on a cluster of several nodes, while workers, nodes and the driver are killed at random, or stand still for seconds.
 
     python tests/cluster/chaos.py --subjects 1000 --kills 120
 
@@ -10,6 +10,7 @@ try of the same step: two deaths of its worker are what quarantine is for, and n
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import random
@@ -17,6 +18,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections import Counter
 from dataclasses import dataclass, field
@@ -39,6 +41,7 @@ QUICK_DEATH = {
     "health_check_timeout_ms": 1000,
     "health_check_failure_threshold": 3,
 }
+PAUSE_S = 6.0
 POISON_EVERY = 25
 POISONS: list[dict[str, int]] = [{"restore": scripted.RAISE}, {"avatar": scripted.KILL}, {"animate": scripted.RAISE}, {"identity": scripted.KILL}]
 
@@ -79,7 +82,7 @@ class Killer:
     done: Counter[str] = field(default_factory=Counter)
 
     def one(self, driver: subprocess.Popen[str]) -> None:
-        kind = self.rng.choices(["worker", "node", "driver"], [0.8, 0.12, 0.08])[0]
+        kind = self.rng.choices(["worker", "node", "driver", "pause"], [0.65, 0.12, 0.08, 0.15])[0]
         if getattr(self, f"kill_{kind}")(driver):
             self.done[kind] += 1
 
@@ -103,6 +106,17 @@ class Killer:
             return False
         return True
 
+    def kill_pause(self, driver: Any) -> bool:
+        """A worker stands still for some seconds, as on a node that swaps."""
+        found = _workers()
+        if not found:
+            return False
+        victim = self.rng.choice(found)
+        with contextlib.suppress(psutil.NoSuchProcess):
+            victim.suspend()
+            threading.Timer(PAUSE_S, _resume, [victim]).start()
+        return True
+
     def kill_node(self, driver: Any) -> bool:
         victim = self.rng.choice(self.nodes)
         self.cluster.remove_node(victim, allow_graceful=False)
@@ -114,6 +128,11 @@ class Killer:
         driver.send_signal(signal.SIGKILL)
         driver.wait()
         return True
+
+
+def _resume(process: psutil.Process) -> None:
+    with contextlib.suppress(psutil.NoSuchProcess):
+        process.resume()
 
 
 def _workers() -> list[psutil.Process]:
