@@ -38,6 +38,7 @@ from svad_ray.store.files import Files
 from svad_ray.subject import Avatar
 
 LEASE_S = 30.0
+REMOVALS = 5
 ABANDONED_S = 3600.0  # a request whose writing was never finished is swept after so long
 _ID = re.compile(r"[0-9a-f]{32}")
 _OWNER = re.compile(r"[a-z0-9][a-z0-9_-]{0,39}")
@@ -306,10 +307,25 @@ class AvatarBook:
         if not says:
             raise _gone()
         sizes = self.files.fs.find(self.files.path(_folder(avatar_id)), detail=True)
-        self.files.remove(_folder(avatar_id))
+        self._remove_whole(avatar_id)
         for name in (f"open/{says['owner']}/{avatar_id}", f"notify/{avatar_id}", f"owners/{says['owner']}/{_stamp(says['created_at'])}-{avatar_id}"):
             self.files.remove(name)
         return Removed(avatar_id, len(sizes), sum(int(entry.get("size") or 0) for entry in sizes.values()))
+
+    def _remove_whole(self, avatar_id: str) -> None:
+        """Remove the folder, also when somebody still writes his last file into it.
+
+        Raises:
+            StoreError: It keeps coming back, or may not be removed.
+        """
+        for _ in range(REMOVALS):
+            try:
+                self.files.remove(_folder(avatar_id))
+                return
+            except OSError as error:
+                reason = error
+            time.sleep(0.05)
+        raise StoreError(f"avatar {avatar_id} cannot be removed ({reason})", remedy="check the permissions of the store, and remove it again")
 
     def buried_for(self, avatar_id: str, owner: str) -> bool:
         """Was it this owner's, and removed?"""

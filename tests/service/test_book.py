@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -201,3 +203,28 @@ def test_subject_request_is_what_fulfil_takes(book):
     request = book.subject_request(record.id)
     assert load_photo(request.uri).sha256 == request.sha256 == hashlib.sha256(photo).hexdigest()
     assert request.settings == Settings() and request.subject_id == record.id and request.consent == "yes"
+
+
+def test_removal_while_somebody_writes(tmp_path):
+    """A writer that does not know yet cannot keep the removal from ending; what it still writes is swept."""
+    book, stop = AvatarBook(str(tmp_path)), threading.Event()
+    record, _ = book.create(order(), PHOTO)
+
+    def write() -> None:
+        i = 0
+        while not stop.is_set():
+            with contextlib.suppress(StoreError, OSError):
+                book.files.write(f"avatars/{record.id}/work/step-{i % 7}/file-{i}", b"x" * 100)
+            i += 1
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    try:
+        with contextlib.suppress(StoreError):
+            book.remove(record.id)
+    finally:
+        stop.set()
+        writer.join()
+    assert not book._exists(record.id)
+    book.sweep()
+    assert [name.rsplit("/", 2)[-2] for name in book.files.fs.find(str(tmp_path))] == ["tombstones"]

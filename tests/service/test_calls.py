@@ -229,11 +229,29 @@ def test_yaw_turns_the_person(avatar):
 
 @pytest.mark.slow
 @pytest.mark.models
-def test_restore_doubles_the_photo_and_sharpens_the_head(client, tmp_path):
-    from svad_ray.demo import demo_person
+def test_restore_doubles_the_photo_and_adds_detail_to_the_head_alone(client):
+    import cv2
 
-    photo = demo_person(0)
+    from svad_ray.evaluate.synthetic.demo import demo_person
+
+    person = demo_person(0)
+    photo = person.photo.image
+    got = picture(client.post("/v1/restore", files={"photo": ("a.png", person.png)}))
+    height, width = photo.shape[:2]
+    assert got.shape == (2 * height, 2 * width, 3)
+    plain = cv2.resize(photo, (2 * width, 2 * height), interpolation=cv2.INTER_LANCZOS4)
+    changed = (np.abs(got.astype(int) - plain) > 2).any(-1)
+    ys, xs = np.nonzero(changed)
+    assert changed.any() and np.ptp(ys) < 0.35 * got.shape[0] and np.ptp(xs) < 0.45 * got.shape[1], "the head and nothing else"
+    box = np.s_[ys.min() : ys.max() + 1, xs.min() : xs.max() + 1]
+    assert cv2.Laplacian(got[box], cv2.CV_64F).std() > 1.2 * cv2.Laplacian(plain[box], cv2.CV_64F).std()
+    assert np.abs(cv2.GaussianBlur(got[box], (0, 0), 8).astype(int) - cv2.GaussianBlur(plain[box], (0, 0), 8)).max() <= 4, "coarse structure stays"
+    assert ys.mean() < height, "in the upper half"
+    nobody = client.post("/v1/restore", files={"photo": ("a.png", _grey())})
+    assert nobody.status_code == 422 and nobody.json()["error"]["code"] == "quality_rejected"
+
+
+def _grey() -> bytes:
     stream = io.BytesIO()
-    Image.fromarray(photo).save(stream, "PNG")
-    got = picture(client.post("/v1/restore", files={"photo": ("a.png", stream.getvalue())}))
-    assert got.shape[:2] == (2 * photo.shape[0], 2 * photo.shape[1])
+    Image.fromarray(np.full((300, 200, 3), 128, np.uint8)).save(stream, "PNG")
+    return stream.getvalue()
