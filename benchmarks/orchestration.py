@@ -34,6 +34,7 @@ import numpy as np  # noqa: E402
 from benchmarks import orchestration_kit as kit  # noqa: E402
 
 Row = tuple[str, str, str]  # what, measured, target
+TRIES = 2  # Ray gives up when it has not started within 30 s, which a busy machine may need
 FAST_CHECKS = {
     "health_check_initial_delay_ms": 1000,
     "health_check_period_ms": 500,
@@ -45,8 +46,7 @@ FAST_CHECKS = {
 def environment() -> dict[str, str]:
     """Of every process here: no telemetry, no token for a Ray that lives for seconds on the loopback interface, modules that workers find."""
     path = os.pathsep.join([ROOT, os.environ.get("PYTHONPATH", "")])
-    patience = {"RAY_raylet_start_wait_time_s": "180"}  # on a busy machine
-    return {**os.environ, **patience, "RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0", "OMP_NUM_THREADS": "1", "PYTHONPATH": path}
+    return {**os.environ, "RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0", "OMP_NUM_THREADS": "1", "PYTHONPATH": path}
 
 
 @contextmanager
@@ -390,10 +390,11 @@ def measured(name: str, quick: bool) -> list[Row]:
     """A section in a process of its own."""
     with tempfile.NamedTemporaryFile(suffix=".json") as answer:
         command = [sys.executable, __file__, "--section", name, "--answer", answer.name, *(["--quick"] if quick else [])]
-        done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=600)
-        if done.returncode:
-            raise RuntimeError(f"section {name} failed:\n{done.stderr[-3000:]}")
-        return [tuple(row) for row in json.loads(Path(answer.name).read_text())]
+        for _ in range(TRIES):
+            done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=600)
+            if not done.returncode:
+                return [tuple(row) for row in json.loads(Path(answer.name).read_text())]
+        raise RuntimeError(f"section {name} failed:\n{done.stderr[-3000:]}")
 
 
 def main() -> None:
