@@ -469,7 +469,7 @@ def plot(lines: Sequence[Line], path: Path) -> None:
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    figure, axes = plt.subplots(figsize=(9, 5), layout="constrained")
+    figure, axes = plt.subplots(figsize=(9, 5.5), layout="constrained")
     nodes = [line.nodes for line in lines]
     axes.fill_between(nodes, [c.bound.mean for c in lines], [c.reached.mean for c in lines], color="0.85", label="the optimum lies here")
     for i, name in enumerate(lines[0].policies):
@@ -479,7 +479,7 @@ def plot(lines: Sequence[Line], path: Path) -> None:
     axes.set(xscale="log", xlabel="nodes of 8 GPUs", ylabel="GPU time that brings no subject forward, %", ylim=(0, None))
     axes.set_xticks(nodes, [str(n) for n in nodes])
     axes.grid(alpha=0.3)
-    axes.legend(fontsize=8)
+    figure.legend(fontsize=8, loc="outside lower center", ncols=3)
     figure.savefig(path, dpi=110)
     plt.close(figure)
 
