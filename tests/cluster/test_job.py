@@ -39,7 +39,7 @@ def head(tmp_path):
     env |= {"SVAD_CACHE": os.environ.get("SVAD_CACHE") or os.path.expanduser("~/.cache/svad-ray"), "OMP_NUM_THREADS": "1"}
     ray = str(Path(sys.executable).with_name("ray"))
     command = [ray, "start", "--head", "--block", f"--port={port}", f"--dashboard-port={dashboard}", "--node-ip-address=127.0.0.1", "--num-cpus=2"]
-    process = subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    process = subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline:
         with socket.socket() as s:
