@@ -15,6 +15,7 @@ def contents(root: Path) -> dict[str, bytes]:
     return {str(path.relative_to(root)): path.read_bytes() for path in root.rglob("*") if path.is_file()}
 
 
+@pytest.mark.slow
 def test_ray_and_local_write_the_same(ray_cluster, tmp_path):
     from svad_ray.cluster.export_job import export_parts
     from svad_ray.export.frames import FrameOptions, export_frames

@@ -109,7 +109,8 @@ def extend_plan(files: Files, subjects: Sequence[FinishedSubject], options: Fram
         if not new:
             return plan
         says = {"first": max(plan.parts, default=-1) + 1, "parts": [[s.to_json() for s in part] for part in grouped(new, options)]}
-        files.create(f"plans/{len(files.names('plans')):04d}.json", json.dumps(says).encode())
+        number = 1 + max((int(name.split(".")[0]) for name in files.names("plans")), default=-1)
+        files.create(f"plans/{number:04d}.json", json.dumps(says).encode())
 
 
 def grouped(subjects: Sequence[FinishedSubject], options: FrameOptions) -> list[list[FinishedSubject]]:
