@@ -25,10 +25,10 @@ from ray import serve
 
 from svad_ray.cluster.hosts import prepare_worker
 from svad_ray.cluster.placement import Finished, PlacementQueue
-from svad_ray.cluster.serve_calls import ResidentFrames, plain, resident_kit
+from svad_ray.cluster.serve_calls import Insisting, ResidentFrames, plain, resident_kit
 from svad_ray.cluster.serve_config import ServeArgs, selector
 from svad_ray.cluster.session import alive_nodes, assigned_cpus, this_node
-from svad_ray.errors import ArtefactDamaged, InputError, QualityRejected, StageFailed
+from svad_ray.errors import ArtefactDamaged, InputError, QualityRejected, StageFailed, Unanswered
 from svad_ray.fulfil import find_kit, fulfil
 from svad_ray.ledger import ATTEMPTS, Attempt, Exhausted, Ledger, SubjectRequest
 from svad_ray.ledger.limits import bounded
@@ -44,6 +44,7 @@ STEP, AGAIN = "create", "again"
 TICK_S, STUCK_S = 0.25, 120.0
 LATER_S = 15.0  # before something that the store or the cluster refused is tried again
 LOST_AT_MOST = 20  # times that an avatar's task may be lost with its node
+UNANSWERED_AT_MOST = 10  # tries, most of a minute each, that find nobody at home
 STOPPED_WITHIN_S = 60.0
 
 
@@ -110,12 +111,13 @@ def make_avatar(task: Task) -> str:
 def _fulfilled(task: Task, request: SubjectRequest, say: Callable[[str], None]) -> Any:
     training = task.args.conducting.training
     prepare_worker(request.settings, task.args.conducting.threads or assigned_cpus())
+    calls = Insisting(task.app, marks=task.args.service.store, together=True)
     with bounded(timeout_s=training.timeout_s, memory_gib=training.memory_gib, say=say):
         return fulfil(
             request,
             task.book.out(task.avatar_id),
-            kit=resident_kit(find_kit(task.args.kit), task.app),
-            frames=ResidentFrames(task.app),
+            kit=resident_kit(find_kit(task.args.kit), calls),
+            frames=ResidentFrames(task.app, calls=calls),
             tell=Teller(task.book, task.avatar_id),
             exports=task.args.service.exports,
             checkpoint_s=training.checkpoint_s,
@@ -124,12 +126,16 @@ def _fulfilled(task: Task, request: SubjectRequest, say: Callable[[str], None]) 
 
 def _failed(task: Task, ledger: Ledger, attempt: Attempt, error: Exception, hide: tuple[str, ...]) -> str:
     """Count the try and say whether there is another one."""
+    if isinstance(error, Unanswered):  # the deployments are away: not the avatar's fault, unless they never come back
+        ledger.excuse(attempt, str(error))
+        if sum(one.state == "excused" for one in ledger.attempts(attempt.key, STEP)) < UNANSWERED_AT_MOST:
+            return AGAIN
     ledger.failed(attempt, f"{type(error).__name__}: {error}")
     if isinstance(error, ArtefactDamaged) and error.key:
         ArtefactStore(f"{task.book.out(task.avatar_id)}/work").uncommit(Key.parse(error.key))
     reason = describe(error, hide=hide)
     failures = sum(one.state == "failed" for one in ledger.attempts(attempt.key, STEP))
-    if not isinstance(error, PERMANENT) and failures < ATTEMPTS:
+    if not isinstance(error, (*PERMANENT, Unanswered)) and failures < ATTEMPTS:
         return AGAIN
     task.book.finish(task.avatar_id, FAILED, reason=reason)
     return FAILED

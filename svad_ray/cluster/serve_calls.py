@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 import ray
 from ray import serve
 from ray.exceptions import ActorDiedError, ActorUnavailableError, ObjectLostError, RayTaskError, WorkerCrashedError
 from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError, ReplicaUnavailableError
 
-from svad_ray.cluster.serve_residents import BEGAN
+from svad_ray.cluster.serve_residents import Mark
 from svad_ray.errors import StageFailed, Unanswered
 from svad_ray.fulfil import Kit
 from svad_ray.stages.base import Progress, silent
 from svad_ray.subject import Animation, BodyTrack, Clip, Perception, Photo, join_clips
 
+T = TypeVar("T")
 AWAY = (ActorUnavailableError, DeploymentUnavailableError, ReplicaUnavailableError, BackPressureError, ObjectLostError)
 """Nobody took the call: it is sent again."""
 DIED = (ActorDiedError, WorkerCrashedError)
@@ -32,60 +34,81 @@ def plain(error: Exception) -> Exception:
     return error
 
 
-def insisted(name: str, stream: Callable[[], Iterable[Any]], take: Callable[[Any], None]) -> None:
-    """Hand the parts of a streamed call to ``take``, sent again while its deployment is busy or being replaced.
+class Insisting:
+    """Calls the resident deployments of an application, again while they are busy or being replaced.
 
-    A replica that dies while it works on this very call may do so because of it. That is not tried again here, but counted as a failed try of the
-    avatar, whose number is bounded; a call that was still waiting when its replica died is innocent.
+    A replica that dies while it works on a call may do so because of it. That is not tried again here, but is the caller's failed try, whose number
+    is bounded; a call that was waiting or done when its replica died is innocent and sent again.
 
-    Raises:
-        StageFailed: The replica died on it. Unanswered: None answered. Else: The error that the replica raised.
+    Args:
+        app: Name of the application.
+        marks: Below which address replicas note what they work on; "" = they do not, and a call is taken to be at fault when its replica dies.
+        together: All calls are one subject's: when one is at fault, the others end too instead of killing more replicas.
     """
-    reason: Exception | None = None
-    for pause in _PAUSES_S:
-        began = False
-        try:
-            for part in stream():
-                began = True
-                if part != BEGAN:
-                    take(part)
-            return
-        except (*AWAY, *DIED) as error:
-            if began:
-                raise StageFailed(f"the replica of {name} died while it worked on this ({type(error).__name__})") from error
-            reason = error
-            time.sleep(pause)
-        except RayTaskError as error:
-            raise plain(error) from None
-    raise Unanswered(
-        f"the resident deployment {name} did not answer ({type(reason).__name__})", remedy="see `serve status`; it may need more replicas"
-    ) from reason
 
+    def __init__(self, app: str, *, marks: str = "", together: bool = False) -> None:
+        self.app, self.marks, self.together = app, marks, together
+        self._failed = threading.Event()
 
-def _handle(name: str, app: str) -> Any:
-    return serve.get_deployment_handle(name, app_name=app).options(stream=True)
+    def unary(self, name: str, method: str, *args: Any) -> Any:
+        """The value of a call."""
+        return self._insisted(name, lambda mark: getattr(self._handle(name), method).remote(*args, *mark).result())
+
+    def streamed(self, name: str, take: Callable[[Any], None], *args: Any) -> None:
+        """Hand the parts of a streamed call to ``take``."""
+
+        def once(mark: tuple[Mark, ...]) -> None:
+            for part in self._handle(name).options(stream=True).remote(*args, *mark):
+                take(part)
+
+        self._insisted(name, once)
+
+    def _handle(self, name: str) -> Any:
+        return serve.get_deployment_handle(name, app_name=self.app)
+
+    def _insisted(self, name: str, once: Callable[[tuple[Mark, ...]], T]) -> T:
+        """Raises ``StageFailed`` when the replica died on it, ``Unanswered`` when none answered; else the error that the replica raised."""
+        reason: Exception | None = None
+        for pause in _PAUSES_S:
+            mark = (Mark.new(self.marks),) if self.marks else ()
+            try:
+                return once(mark)
+            except (*AWAY, *DIED) as error:
+                if mark[0].left() if mark else isinstance(error, DIED):
+                    self._failed.set()
+                    raise StageFailed(f"the replica of {name} died while it worked on this ({type(error).__name__})") from error
+                reason = error
+                time.sleep(pause)
+            except RayTaskError as error:
+                raise plain(error) from None
+            if self.together and self._failed.is_set():
+                raise StageFailed(f"another call of this avatar killed the replica of {name}")
+        raise Unanswered(
+            f"the resident deployment {name} did not answer ({type(reason).__name__})", remedy="see `serve status`; it may need more replicas"
+        ) from reason
 
 
 class ResidentFrames:
-    """The resident deployments ``frames-<stage>`` as a ``local.FrameHost`` of the conductor's tasks."""
+    """The resident deployments ``frames-<stage>`` as a ``local.FrameHost``.
 
-    def __init__(self, app: str) -> None:
-        self.app = app
+    Args:
+        app: Name of the application. marks: As of ``Insisting``. calls: How they are called instead.
+    """
+
+    def __init__(self, app: str, *, marks: str = "", calls: Insisting | None = None) -> None:
+        self.calls = calls or Insisting(app, marks=marks)
 
     def __call__(self, stage: str, config: dict[str, Any], shard: Clip, context: Any) -> Clip:
         """See ``local.FrameHost``."""
-        refs, made = (ray.put(shard), ray.put(context)), list[Clip]()
-        name = f"frames-{stage}"
-        insisted(name, lambda: _handle(name, self.app).told_frames.remote(config, *refs), made.append)
-        return made[-1]
+        return self.calls.unary(f"frames-{stage}", "frames", config, ray.put(shard), ray.put(context))
 
 
 class _Resident:
     """Stands in a task for a stage that a deployment holds: same backend, version and configuration, so results have the same keys."""
 
-    def __init__(self, stage: Any, app: str) -> None:
-        self.backend, self.version, self.config = stage.backend, stage.version, stage.config
-        self.app, self.name = app, stage.backend.stage
+    def __init__(self, stage: Any, calls: Insisting) -> None:
+        self.backend, self.version, self.config, self.calls = stage.backend, stage.version, stage.config, calls
+        self.name = stage.backend.stage
 
     def setup(self) -> None:
         """The deployment did that."""
@@ -98,9 +121,7 @@ class ResidentPerceive(_Resident):
     """See ``stages.base.PerceiveStage``."""
 
     def __call__(self, photo: Photo) -> Perception:
-        seen: list[Perception] = []
-        insisted(self.name, lambda: _handle(self.name, self.app).told.remote(self._plain_config(), photo), seen.append)
-        return seen[-1]
+        return self.calls.unary(self.name, "__call__", self._plain_config(), photo)
 
 
 class ResidentAnimate(_Resident):
@@ -118,16 +139,17 @@ class ResidentAnimate(_Resident):
             else:
                 tracks.append(part)
 
-        insisted(self.name, lambda: _handle(self.name, self.app).remote(self._plain_config(), photo, perception), take)
-        return Animation(join_clips(blocks), tracks[-1])
+        self.calls.streamed(self.name, take, self._plain_config(), photo, perception)
+        whole = {block.first: block for block in blocks}  # a call that was sent again may have given some twice
+        return Animation(join_clips(list(whole.values())), tracks[-1])
 
 
-def resident_kit(kit: Kit, app: str) -> Kit:
-    """``kit`` for a task whose perceive and animate stages run in the deployments of ``app``."""
+def resident_kit(kit: Kit, calls: Insisting) -> Kit:
+    """``kit`` for a task whose perceive and animate stages run in deployments."""
     kinds = {"perceive": ResidentPerceive, "animate": ResidentAnimate}
 
     def make(stage: str, config: Any) -> Any:
         made = kit.make(stage, config)
-        return kinds[stage](made, app) if stage in kinds else made
+        return kinds[stage](made, calls) if stage in kinds else made
 
     return replace(kit, make=make)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import pickle
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+import uuid
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, fields
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -23,12 +24,12 @@ from svad_ray.service.book import AvatarBook
 from svad_ray.service.engine import View
 from svad_ray.service.records import Gone
 from svad_ray.service.studio import Studio, restored_photo
+from svad_ray.store.files import Files
 from svad_ray.subject import Animation, BodyTrack, Clip, Perception, Photo, join_clips
 
 STREAMED_FRAMES = 16
 FORGET_EVERY_S = 30.0
-BEGAN = "began"
-_TOLD_S = 0.005  # for the message that a call begins to leave before the call can do harm
+MARKS = "marks"
 Payload = Any
 Outcome = Any
 
@@ -52,7 +53,6 @@ def called(payloads: Sequence[Payload]) -> list[Outcome]:
 @dataclass(eq=False)  # payloads hold arrays, which cannot be compared
 class _Waiting:
     payload: Payload
-    began: asyncio.Event = field(default_factory=asyncio.Event)
     done: asyncio.Event = field(default_factory=asyncio.Event)
     outcome: Outcome = None
 
@@ -83,25 +83,16 @@ class Lane:
         """The call's value; blocks. For setting up."""
         return self._thread.submit(call, *args).result()
 
-    async def told(self, payload: Payload) -> AsyncIterator[Any]:
-        """``BEGAN`` when it is its turn, then its outcome: a caller whose replica dies knows whether its own work was what was done."""
+    async def __call__(self, payload: Payload) -> Any:
+        """Its outcome, when it was its turn."""
         mine = _Waiting(payload)
         self._waiting.append(mine)
         if self._work is None:
             self._work = asyncio.get_running_loop().create_task(self._go())
-        await mine.began.wait()
-        yield BEGAN
         await mine.done.wait()
         if isinstance(mine.outcome, Exception):
             raise mine.outcome
-        yield mine.outcome
-
-    async def __call__(self, payload: Payload) -> Any:
-        """Its outcome alone."""
-        async for outcome in self.told(payload):
-            if outcome is not BEGAN:
-                return outcome
-        raise RuntimeError("the lane gave no outcome")
+        return mine.outcome
 
     def check(self) -> None:
         """Raise when the work in the lane takes too long."""
@@ -113,9 +104,6 @@ class Lane:
         while self._waiting:
             chosen = self._chosen()
             self._waiting = [one for one in self._waiting if one not in chosen]
-            for one in chosen:
-                one.began.set()
-            await asyncio.sleep(_TOLD_S)
             self._since = time.monotonic()
             outcomes = await asyncio.get_running_loop().run_in_executor(self._thread, self._outcomes, [one.payload for one in chosen])
             self._since = None
@@ -136,6 +124,38 @@ class Lane:
             return self.run(payloads)
         except Exception as error:
             return [error] * len(payloads)
+
+
+class Mark(NamedTuple):
+    """Where a replica notes that it works on a call: a file below ``root``, any fsspec address that caller and replica reach, named at random."""
+
+    root: str
+    name: str
+
+    @classmethod
+    def new(cls, root: str) -> Mark:
+        """One for one sending of one call."""
+        return cls(root, uuid.uuid4().hex)
+
+    def left(self) -> bool:
+        """Is it there? A caller whose replica died asks: then it died while it worked on this very call. The mark is removed."""
+        files, path = Files(self.root), f"{MARKS}/{self.name}"
+        found = files.read(path) is not None
+        files.remove(path)
+        return found
+
+
+@contextmanager
+def marked(*marks: Mark | None) -> Iterator[None]:
+    """The marks are there for the time of the body, which is work."""
+    given = [mark for mark in marks if mark is not None]
+    for mark in given:
+        Files(mark.root).write(f"{MARKS}/{mark.name}", b"")
+    try:
+        yield
+    finally:
+        for mark in given:
+            Files(mark.root).remove(f"{MARKS}/{mark.name}")
 
 
 class Resident:
@@ -160,46 +180,41 @@ class Resident:
 class PerceiveResident(Resident):
     """The perceive stage."""
 
-    async def __call__(self, config: dict[str, Any], photo: Photo) -> Perception:
+    async def __call__(self, config: dict[str, Any], photo: Photo, mark: Mark | None = None) -> Perception:
         """What the photo shows, as the stage with that configuration sees it."""
-        return await self.lane(lambda: self.host.stage(self.step, config)(photo))
 
-    async def told(self, config: dict[str, Any], photo: Photo) -> AsyncIterator[str | Perception]:
-        """``BEGAN``, then the same."""
-        async for part in self.lane.told(lambda: self.host.stage(self.step, config)(photo)):
-            yield part
+        def work() -> Perception:
+            with marked(mark):
+                return self.host.stage(self.step, config)(photo)
+
+        return await self.lane(work)
 
 
 class AnimateResident(Resident):
     """The video generator."""
 
-    async def __call__(self, config: dict[str, Any], photo: Photo, perception: Perception) -> AsyncIterator[str | float | Clip | BodyTrack]:
-        """Streams ``BEGAN``, the finished share as it grows, the clip in blocks, and the body fitted to the photo."""
-        parts: asyncio.Queue[Any] = asyncio.Queue()
+    async def __call__(
+        self, config: dict[str, Any], photo: Photo, perception: Perception, mark: Mark | None = None
+    ) -> AsyncIterator[float | Clip | BodyTrack]:
+        """Streams the finished share as it grows, then the clip in blocks, then the body fitted to the photo."""
+        shares: asyncio.Queue[float | None] = asyncio.Queue()
         loop = asyncio.get_running_loop()
 
-        def work() -> Animation:
-            return self.host.stage(self.step, config)(photo, perception, progress=tell)
-
         def tell(done: float) -> None:
-            loop.call_soon_threadsafe(parts.put_nowait, float(done))
+            loop.call_soon_threadsafe(shares.put_nowait, float(done))
 
-        async def follow() -> None:
-            try:
-                async for part in self.lane.told(work):
-                    parts.put_nowait(part)
-            except Exception as error:
-                parts.put_nowait(error)
+        def work() -> Animation:
+            with marked(mark):
+                return self.host.stage(self.step, config)(photo, perception, progress=tell)
 
-        following = loop.create_task(follow())
-        while not isinstance(part := await parts.get(), Animation):
-            if isinstance(part, Exception):
-                raise part
-            yield part
-        await following
-        for start in range(0, len(part.clip), STREAMED_FRAMES):
-            yield part.clip.slice(start, min(start + STREAMED_FRAMES, len(part.clip)))
-        yield part.photo_track
+        working = loop.create_task(self.lane(work))
+        working.add_done_callback(lambda _: shares.put_nowait(None))
+        while (share := await shares.get()) is not None:
+            yield share
+        made = working.result()
+        for start in range(0, len(made.clip), STREAMED_FRAMES):
+            yield made.clip.slice(start, min(start + STREAMED_FRAMES, len(made.clip)))
+        yield made.photo_track
 
 
 class Call(NamedTuple):
@@ -208,6 +223,7 @@ class Call(NamedTuple):
     config: dict[str, Any]
     shard: Clip
     context: Any
+    mark: Mark | None = None
 
 
 class FramesResident(Resident):
@@ -217,16 +233,15 @@ class FramesResident(Resident):
     """
 
     def _lane(self, hung_s: float) -> Lane:
-        return Lane(hung_s=hung_s, together=lambda waiting: together(waiting, self._batch), run=lambda calls: run_together(self._stage, calls))
+        return Lane(hung_s=hung_s, together=lambda waiting: together(waiting, self._batch), run=self._run)
 
-    async def frames(self, config: dict[str, Any], shard: Clip, context: Any) -> Clip:
+    async def frames(self, config: dict[str, Any], shard: Clip, context: Any, mark: Mark | None = None) -> Clip:
         """See ``local.FrameHost``."""
-        return await self.lane(Call(config, shard, context))
+        return await self.lane(Call(config, shard, context, mark))
 
-    async def told_frames(self, config: dict[str, Any], shard: Clip, context: Any) -> AsyncIterator[str | Clip]:
-        """``BEGAN``, then the same."""
-        async for part in self.lane.told(Call(config, shard, context)):
-            yield part
+    def _run(self, calls: Sequence[Any]) -> list[Outcome]:
+        with marked(*(call.mark for call in calls if isinstance(call, Call))):
+            return run_together(self._stage, calls)
 
     async def photo(self, photo: Photo, perception: Perception) -> np.ndarray:
         """(2 H, 2 W, 3) uint8 RGB: the photo with its head restored."""

@@ -192,7 +192,7 @@ class FrameWorker:
 
     def __init__(self, job: Job, step: str, pool: Pool) -> None:
         self.job, self.step, self.pool, self.kit = job, step, pool, find_kit(job.config.kit)
-        self.host: FrameHost = PoolHost(self.kit) if pool.via == "pool" else _resident(job.config.app)
+        self.host: FrameHost = PoolHost(self.kit) if pool.via == "pool" else _resident(job)
         prepare_worker(Settings(), assigned_cpus())
 
     def __call__(self, batch: dict[str, Any]) -> Row:
@@ -287,10 +287,10 @@ def _config(order: dict[str, Any]) -> Any:
     return type(Settings().stage(order["stage"])).model_validate(order["config"])
 
 
-def _resident(app: str) -> FrameHost:
+def _resident(job: Job) -> FrameHost:
     from svad_ray.cluster.serve_calls import ResidentFrames
 
-    return ResidentFrames(app)
+    return ResidentFrames(job.config.app, marks=job.out)
 
 
 def _row(message: dict[str, Any], pixels: bytes = b"") -> Row:

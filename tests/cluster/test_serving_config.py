@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import subprocess
+import sys
 import threading
 import time
 from dataclasses import replace
@@ -16,7 +18,7 @@ from ray.serve.schema import ServeDeploySchema
 
 from svad_ray.cluster.serve_config import ServeArgs, selector
 from svad_ray.cluster.serve_preflight import asks
-from svad_ray.cluster.serve_residents import BEGAN, Call, Lane, continues, run_together, together
+from svad_ray.cluster.serve_residents import Call, Lane, Mark, continues, run_together, together
 from svad_ray.cluster.serve_run import read_plan
 from svad_ray.config import Settings
 from svad_ray.errors import ConfigError, InputError
@@ -126,10 +128,6 @@ def test_the_command_line_wins(tmp_path):
 # the lane -------------------------------------------------------------------------------------------------------------------------------------
 
 
-async def _all(stream):
-    return [part async for part in stream]
-
-
 def test_lane_keeps_the_order_and_one_thread():
     done = []
 
@@ -149,21 +147,13 @@ def test_lane_keeps_the_order_and_one_thread():
     assert {thread for _, thread in done} == {setting_up} and setting_up != threading.get_ident()
 
 
-def test_lane_tells_whose_turn_it_is():
-    """The second call has not begun while the first is at work: if the process died now, it would be innocent."""
-    gate = threading.Event()
-
-    async def run():
-        lane = Lane(hung_s=60)
-        first, second = lane.told(gate.wait), lane.told(lambda: "second")
-        began = await anext(first)
-        waiting = asyncio.ensure_future(anext(second))
-        await asyncio.sleep(0.1)
-        early = waiting.done()
-        gate.set()
-        return began, early, await anext(first), await waiting, await anext(second)
-
-    assert asyncio.run(run()) == (BEGAN, False, True, BEGAN, "second")
+def test_marks_say_whether_a_dead_replica_was_at_work_on_a_call(tmp_path):
+    """Asked from the store by another process than the one that died."""
+    code = "import os, sys; from svad_ray.cluster.serve_residents import Mark, marked; m = lambda name: Mark(sys.argv[1], name)\n"
+    code += "with marked(m('done'), None): pass\nwith marked(m('fatal'), m('company')): os.kill(os.getpid(), 9)"
+    assert subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=False).returncode == -9
+    assert [Mark(str(tmp_path), name).left() for name in ("done", "waiting", "fatal", "company", "fatal")] == [False, False, True, True, False]
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
 
 
 def test_lane_fails_one_call_and_goes_on():
