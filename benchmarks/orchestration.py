@@ -20,7 +20,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -222,10 +222,9 @@ def bulk_ms(out: str, blocks: int) -> float:
 class Resident:
     """The part of a resident frame deployment that carries frames."""
 
-    async def told_frames(self, config: dict[str, Any], shard: Any, context: Any) -> AsyncIterator[Any]:
-        """As ``FramesResident``: that the call begins, then the block, worked on."""
-        yield "began"
-        yield kit.Restore("restore", None, lambda what: None).worked(shard)
+    async def frames(self, config: dict[str, Any], shard: Any, context: Any) -> Any:
+        """As ``FramesResident``: the block, worked on."""
+        return kit.Restore("restore", None, lambda what: None).worked(shard)
 
     async def count(self, shard: Any) -> int:
         """How many frames came."""
