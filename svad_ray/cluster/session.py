@@ -31,9 +31,10 @@ def session(address: str | None = None, **options: Any) -> Iterator[None]:
 
 
 def connect(address: str | None = None, **options: Any) -> None:
-    """Join the cluster at ``address`` (or the one that a submitted job runs in), else start one here that listens on the loopback interface only.
+    """Join the cluster at ``address`` (or the one that a submitted job runs in), else start one here with a token of its own.
 
-    Does nothing when this process is connected already.
+    Does nothing when this process is connected already. Ray takes the machine's own address even when told the loopback interface, so it is the token
+    that keeps others out (docs/cluster.md, Security).
 
     Args:
         address: "auto" or "host:port"; None = RAY_ADDRESS, else a new local one.

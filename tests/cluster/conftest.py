@@ -14,7 +14,7 @@ for folder in (HERE, HERE.parent):  # scripted stages and the tiny pipeline, for
 
 @pytest.fixture(scope="session")
 def ray_cluster(tmp_path_factory):
-    """A local Ray of four logical cores and two logical GPUs, without authentication, on the loopback interface."""
+    """A local Ray of four logical cores and two logical GPUs, without authentication."""
     os.environ.update(RAY_AUTH_MODE="disabled", RAY_USAGE_STATS_ENABLED="0")
     os.environ["PYTHONPATH"] = os.pathsep.join([str(HERE), str(HERE.parent), str(HERE.parent.parent), os.environ.get("PYTHONPATH", "")])
     import ray
