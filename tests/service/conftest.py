@@ -27,8 +27,8 @@ def start(tmp_path) -> Iterator[Callable[..., Running]]:
     """Start servers with configurations of their own; all end with the test."""
     running: list[Running] = []
 
-    def begin(folder: Path = tmp_path, *, engine: Any = None, options: dict[str, Any] | None = None, **values: Any) -> Running:
-        running.append(serve(config_for(folder, **values), engine=engine, **(options or {})))
+    def begin(folder: Path = tmp_path, *, engine: Any = None, workers: int = 0, options: dict[str, Any] | None = None, **values: Any) -> Running:
+        running.append(serve(config_for(folder, **values), engine=engine, workers=workers, **(options or {})))
         return running[-1]
 
     yield begin

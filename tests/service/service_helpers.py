@@ -50,11 +50,11 @@ class Running:
         assert not self.thread.is_alive()
 
 
-def serve(config: ServiceConfig, *, engine: Any = None, **options: Any) -> Running:
-    """Start a server on a free port."""
+def serve(config: ServiceConfig, *, engine: Any = None, workers: int = 1, **options: Any) -> Running:
+    """Start a server on a free port; without workers everything stays queued."""
     book = AvatarBook(config.store)
     settings = override(Settings(), {"threads": 1})
-    made = engine or LocalEngine(book, settings, kit=service_kit.KIT_PATH, python_path=PYTHON_PATH, lease_s=5.0, poll_s=0.2)
+    made = engine or LocalEngine(book, settings, kit=service_kit.KIT_PATH, python_path=PYTHON_PATH, lease_s=5.0, poll_s=0.2, workers=workers)
     app = build_app(config, book, made, **options)
     server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=0, log_config=None, access_log=False, timeout_graceful_shutdown=3))
     thread = threading.Thread(target=server.run, daemon=True)

@@ -82,7 +82,7 @@ def test_silent_stream_is_kept_alive(start, tmp_path):
     token = add_token(tmp_path / "tokens.json", "anna")
     running = start(heartbeat_s=0.1)
     with running.client(token) as client:
-        avatar_id = ask(client, seed=service_kit.SLEEP + 3000).json()["id"]
+        avatar_id = ask(client).json()["id"]
         with client.stream("GET", f"/v1/avatars/{avatar_id}/events") as answer:
             beats = 0
             for line in answer.iter_lines():
@@ -185,6 +185,7 @@ def test_photo_without_a_person_fails_with_the_gates_words(client):
     assert state["state"] == "failed" and state["reason"]["code"] == "quality_rejected" and state["reason"]["remedy"]
 
 
+@pytest.mark.slow
 def test_killed_worker_is_replaced(client, shared):
     """A worker that dies by a hand from outside costs one try, not the avatar."""
     avatar_id = ask(client, seed=service_kit.SLEEP + 200).json()["id"]
