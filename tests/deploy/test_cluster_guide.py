@@ -63,7 +63,7 @@ def test_jobs_manifests_and_other_pages_exist():
 def test_exit_statuses_and_metrics_are_those_of_the_code():
     from svad_ray.commands.batch import INCOMPLETE, INTERRUPTED
 
-    table = dict(re.findall(r"^\| (\d+) \| (.+?) \|$", TEXT, re.M))
+    table = dict(re.findall(r"^\| (\d+) \| ([^|]+) \|$", TEXT, re.M))
     assert set(table) == {"0", str(INCOMPLETE), str(INTERRUPTED)}
     code = (ROOT / "svad_ray" / "cluster" / "metrics.py").read_text(encoding="utf-8")
     assert set(re.findall(r"`(svad_ray_[a-z_]+)", TEXT)) == set(re.findall(r'"(svad_ray_[a-z_]+)"', code))
