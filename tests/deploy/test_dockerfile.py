@@ -33,3 +33,10 @@ def test_the_image_is_the_one_that_the_manifests_ask_for():
         assert set(re.findall(r"image: (\S+)", path.read_text(encoding="utf-8"))) == {built}
     users = [d for d in yaml.safe_load_all((ROOT / "deploy/kubernetes/rayjob.yaml").read_text(encoding="utf-8")) if d["kind"] == "RayJob"]
     assert users[0]["spec"]["rayClusterSpec"]["headGroupSpec"]["template"]["spec"]["securityContext"]["runAsUser"] == 1000
+
+
+def test_the_build_sees_what_it_copies_and_nothing_else():
+    lines = (ROOT / "deploy" / "Dockerfile.dockerignore").read_text(encoding="utf-8").splitlines()
+    assert "*" in lines
+    copied = {word for line in LINES if line.startswith("COPY ") for word in line.split()[1:-1]}
+    assert copied == {line[1:] for line in lines if line.startswith("!")}
