@@ -104,7 +104,9 @@ def _serve_here(plan: Any, token: str, ended: threading.Event) -> None:
     book = AvatarBook(args.service.store)
     engine = LocalEngine(book, args.settings, kit=args.kit, exports=args.service.exports)
     application = build_app(args.service, book, engine)
-    options = uvicorn.Config(application, host=plan.http["host"], port=plan.http["port"], log_level="warning", access_log=False)
+    options = uvicorn.Config(
+        application, host=plan.http["host"], port=plan.http["port"], log_level="warning", access_log=False, timeout_graceful_shutdown=5
+    )
     server = uvicorn.Server(options)
     serving = threading.Thread(target=server.run, daemon=True)
     serving.start()
