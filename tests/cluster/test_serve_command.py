@@ -83,8 +83,11 @@ def test_from_the_first_token_to_ctrl_c(tmp_path):
         assert sum("token of 'owner'" in line for line in lines) == 1
         assert "svad_" not in (tmp_path / "tokens.json").read_text()
         started = psutil.Process(process.pid).children(recursive=True)
-        listening = [c.laddr.ip for p in started for c in p.net_connections(kind="inet") if c.status == psutil.CONN_LISTEN]
-        assert listening and set(listening) <= {"127.0.0.1", "::1"}, f"open to others: {set(listening)}"
+        port = int(next(line for line in lines if "listening on" in line).split()[2].rstrip(";").rsplit(":", 1)[-1])
+        sockets = [one.laddr for p in started for one in p.net_connections(kind="inet") if one.status == psutil.CONN_LISTEN]
+        assert {address.ip for address in sockets if address.port == port} == {"127.0.0.1"}, "the service is open to others"
+        raylet = next(p for p in started if "raylet" in p.name())
+        assert raylet.environ()["RAY_AUTH_MODE"] == "token", "Ray's own ports, which it opens on every interface, ask for a token"
         with connect() as client:
             quick, slow = ask(client, serving_kit.photo_png(), seed=4), ask(client, serving_kit.photo_png(1), seed=serving_kit.SLEEP + 3000)
             assert ended(client, quick)["state"] == "done"
