@@ -60,6 +60,7 @@ def server(*arguments: object) -> Iterator[tuple[Callable[[], Any], list[str], s
 
 def config(folder: Path, **args: Any) -> Path:
     written = yaml.safe_load((ROOT / "serve_configs" / "embedded.yaml").read_text())
+    args["service"] = {"store": "/x", "requests_per_minute": 100_000, **args.get("service", {})}
     written["applications"][0]["args"] = {**written["applications"][0]["args"], **args}
     path = folder / "serve.yaml"
     path.write_text(yaml.safe_dump(written))
@@ -78,7 +79,7 @@ def ask(client: Any, photo: bytes, **options: Any) -> str:
 
 
 def test_from_the_first_token_to_ctrl_c(tmp_path):
-    path = config(tmp_path, kit=serving_kit.KIT_PATH, service={"store": "/x", "settings": {"animate.frames": 10, "shard": 3}, "exports": ["ply"]})
+    path = config(tmp_path, kit=serving_kit.KIT_PATH, service={"settings": {"animate.frames": 10, "shard": 3}, "exports": ["ply"]})
     with server("--config", path, *where(tmp_path)) as (connect, lines, process):
         assert sum("token of 'owner'" in line for line in lines) == 1
         assert "svad_" not in (tmp_path / "tokens.json").read_text()
@@ -142,7 +143,7 @@ def test_an_avatar_over_http_has_the_bytes_of_create(tmp_path):
     sets = [part for name, value in SMALL.items() for part in ("--set", f"{name}={value}")]
     said, _ = (creating := program("create", tmp_path / "person.png", "--out", tmp_path / "out", *sets, "--consent", "they agreed")).communicate()
     assert creating.returncode == 0, said
-    path = config(tmp_path, service={"store": "/x", "settings": SMALL, "exports": ["ply"]})
+    path = config(tmp_path, service={"settings": SMALL, "exports": ["ply"]})
     with server("--config", path, *where(tmp_path)) as (connect, _, _), connect() as client:
         avatar_id = ask(client, photo)
         state = ended(client, avatar_id, seconds=600)
