@@ -25,7 +25,7 @@ from typing import Any
 import ray
 
 from svad_ray.backends import Backend
-from svad_ray.cluster.config import ClusterConfig, Pool, sized
+from svad_ray.cluster.config import POOLS, ClusterConfig, Pool, sized
 from svad_ray.cluster.metrics import BulkMetrics
 from svad_ray.cluster.placement import Finished, PlacementQueue
 from svad_ray.cluster.preflight import check_models, check_residents, check_resources, check_store
@@ -104,6 +104,7 @@ class BulkRun:
         self.placement = PlacementQueue(train.bundle, at_most=train.at_once or None, label_selector=self.config.label_selector or None)
         self._messages: queue.Queue[dict[str, Any] | Exception | None] = queue.Queue()
         self._streaming = False
+        self._heard = time.monotonic()
         self._stop = threading.Event()
         self._status_written = time.monotonic()
         self.metrics: BulkMetrics | None = None
@@ -118,6 +119,7 @@ class BulkRun:
             self._start_frames(open_keys)
             while self._streaming or self.books.open():
                 self._drain()
+                self._watch()
                 for finished in self.placement.finished(_TICK_S):
                     self._trained(finished)
                 self._show()
@@ -168,7 +170,7 @@ class BulkRun:
         """Stream all subjects through the pools, in a thread."""
         ordered = sorted(keys, key=lambda key: -cost(self.books.requests[key]))
         rows = [{"request": json.dumps(self.books.requests[key].to_json())} for key in ordered]
-        self._streaming = True
+        self._streaming, self._heard = True, time.monotonic()
         threading.Thread(target=self._stream, args=(rows,), daemon=True, name="svad-ray-frames").start()
 
     def _stream(self, rows: list[dict[str, str]]) -> None:
@@ -189,6 +191,7 @@ class BulkRun:
                 message = self._messages.get(timeout=0 if len(self.placement) else _TICK_S)
             except queue.Empty:
                 return
+            self._heard = time.monotonic()
             if message is None:
                 self._frames_ended("fell out of the stream")
             elif isinstance(message, Exception):
@@ -197,6 +200,16 @@ class BulkRun:
                 self._block(message)
             if not self._streaming:
                 return
+
+    def _watch(self) -> None:
+        """Pools that stand still hold nobody up for ever."""
+        limits = [getattr(self.config, name).timeout_s for name in POOLS]
+        stall_s = self.config.stall_s or (2 * max(limits) + 120 if all(limits) else 0)
+        if len(self.placement):
+            self._heard = time.monotonic()
+        elif self._streaming and stall_s and time.monotonic() - self._heard > stall_s:
+            _log.warning("the frame pools stood still for %g s; the rest is done by the training tasks", stall_s)
+            self._frames_ended("the frame pools stood still")
 
     def _block(self, message: dict[str, Any]) -> None:
         key = Key.parse(message["key"])

@@ -67,6 +67,8 @@ class ClusterConfig(BaseModel):
         app: Name of the Serve application that ``via: serve`` calls.
         label: Only nodes with this label "key=value" are used; empty = all.
         status_every_s: Seconds between two writings of the status table.
+        stall_s: When the frame pools have said nothing for so long and nothing else runs, the training tasks do the rest; 0 = twice the longest
+            time limit of the pools, and two minutes.
     """
 
     model_config = _FROZEN
@@ -79,6 +81,7 @@ class ClusterConfig(BaseModel):
     app: str = "svad-ray"
     label: str = ""
     status_every_s: float = Field(default=60.0, gt=0)
+    stall_s: float = Field(default=0.0, ge=0)
 
     @property
     def label_selector(self) -> dict[str, str]:

@@ -131,3 +131,20 @@ def test_the_figures_are_prometheus_metrics(ray_cluster, tmp_path):
         time.sleep(1)
         said = urllib.request.urlopen(f"http://{node['NodeManagerAddress']}:{node['MetricsExportPort']}/metrics", timeout=10).read().decode()
     assert not [word for word in wanted if word not in said]
+
+
+class Still:
+    """A stream that never says anything."""
+
+    def iter_batches(self, **options):
+        while True:
+            time.sleep(0.2)
+            yield from ()
+
+
+def test_pools_that_stand_still_hold_nobody_up(tmp_path, monkeypatch):
+    from svad_ray.cluster import bulk
+
+    monkeypatch.setattr(bulk, "dataset", lambda job, rows: Still())
+    summary = run([scripted.request("one"), scripted.request("two")], tmp_path, stall_s=1.5)
+    assert summary.complete and summary.committed == 2
