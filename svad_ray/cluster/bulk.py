@@ -233,7 +233,7 @@ class BulkRun:
         order = message["orders"][STEPS[-1]]
         self.view.frames += order["stop"] - order["start"]
         if self.metrics:
-            self.metrics.frames.inc(order["stop"] - order["start"])
+            self.metrics.frames(order["stop"] - order["start"])
 
     def _frames_ended(self, why: str) -> None:
         """Nothing more comes out of the pools: who is not through goes to the task that does everything that is missing."""
@@ -247,7 +247,7 @@ class BulkRun:
         cause = _cause(error)
         if isinstance(cause, OF_THE_JOB):
             raise cause
-        _log.warning("the frame pools ended early (%s: %s); the rest is done by the training tasks", type(cause).__name__, cause)
+        _log.warning("the frame pools ended early (%s: %s); the rest is done by the training tasks", type(cause).__name__, cause, exc_info=error)
         self._frames_ended(f"the frame pools ended early: {type(cause).__name__}")
 
     # training ----------------------------------------------------------------------------------------------------------------------------------
@@ -282,7 +282,7 @@ class BulkRun:
         status.attempts = max(status.attempts, self.books.lost[key] + 1)
         self.view.event("lost", status, reason=f"{type(cause).__name__}: {cause}"[:300])
         if self.metrics:
-            self.metrics.attempts.inc()
+            self.metrics.lost()
         if self.books.lost[key] > _LOST_AT_MOST:
             raise StageFailed(
                 f"the training task of '{status.subject_id}' was lost {_LOST_AT_MOST} times ({cause})", remedy="look at the nodes"
@@ -295,7 +295,7 @@ class BulkRun:
         self._note(status, QUARANTINED, step=entry.step, reason=entry.reason, attempts=entry.attempts)
         self.view.event("quarantined", status, step=entry.step, reason=entry.reason)
         if self.metrics:
-            self.metrics.quarantined.inc(tags={"step": entry.step.split("-")[0]})
+            self.metrics.quarantined(entry.step.split("-")[0])
 
     # books -------------------------------------------------------------------------------------------------------------------------------------
 

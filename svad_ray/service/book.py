@@ -230,9 +230,10 @@ class AvatarBook:
     def claim(self, avatar_id: str, owner: str, lease_s: float = LEASE_S) -> Lease | None:
         """The right to work on an unfinished avatar; None when somebody else has it, or it ended. Of several callers one gets it. Raises ``Gone``."""
         self._order(avatar_id)
-        if self.held(avatar_id) or self._read(f"{_folder(avatar_id)}/END.json"):
+        last = self._last_lease(avatar_id)  # looked up once: whoever saw the same last lease competes for the same next number
+        if self._in_force(avatar_id, last) or self._read(f"{_folder(avatar_id)}/END.json"):
             return None
-        number = self._last_lease(avatar_id) + 1
+        number = last + 1
         name, content = f"{_folder(avatar_id)}/leases/{number:06d}.json", _json({"owner": owner, "until": self.clock() + lease_s})
         return Lease(avatar_id, number, owner) if self.files.create(name, content) else None
 
@@ -257,7 +258,9 @@ class AvatarBook:
 
     def held(self, avatar_id: str) -> bool:
         """Does anybody work on it now?"""
-        number = self._last_lease(_checked(avatar_id))
+        return self._in_force(avatar_id, self._last_lease(_checked(avatar_id)))
+
+    def _in_force(self, avatar_id: str, number: int) -> bool:
         return bool(number) and self._read(f"{_folder(avatar_id)}/leases/{number:06d}.json").get("until", 0.0) > self.clock()
 
     # -- the end -------------------------------------------------------------------------------------------------------------------------------

@@ -120,13 +120,22 @@ def test_quarantine_is_released_on_request(tmp_path):
     assert run([bad], tmp_path).found_done == 0
 
 
-def test_the_figures_are_prometheus_metrics(ray_cluster, tmp_path):
+def test_the_figures_are_prometheus_metrics(ray_cluster):
     import urllib.request
 
-    run([scripted.request("one"), scripted.request("two", fit=scripted.RAISE)], tmp_path)
+    from svad_ray.cluster.metrics import BulkMetrics
+
+    one, other = BulkMetrics("one"), BulkMetrics("other")
+    for metrics in (one, other):
+        metrics.states({"committed": 3})
+        metrics.frames(16)
+        metrics.quarantined("train")
+        metrics.lost()
+        metrics.finished({"avatar": {"wall_s": 2.0}})
     node = ray_cluster.nodes()[0]
+    wanted = ["svad_ray_subjects{", 'state="committed"', 'state="training"', "svad_ray_frames", 'step="train"']
+    wanted += ["svad_ray_lost_tasks", "svad_ray_stage_seconds_bucket", 'run="one"', 'run="other"']
     deadline, said = time.monotonic() + 60, ""
-    wanted = ("svad_ray_subjects{", 'state="committed"', "svad_ray_quarantined", 'step="train"', "svad_ray_frames", "svad_ray_stage_seconds_bucket")
     while time.monotonic() < deadline and not all(word in said for word in wanted):
         time.sleep(1)
         said = urllib.request.urlopen(f"http://{node['NodeManagerAddress']}:{node['MetricsExportPort']}/metrics", timeout=10).read().decode()
