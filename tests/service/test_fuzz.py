@@ -149,11 +149,12 @@ def test_uploads_of_any_kind(client, body, boundary, prefix, end):
     value=st.binary(max_size=40),
 )
 def test_headers_of_any_kind(client, finished, name, value):
+    import h11
     import httpx
 
     for path in (f"/v1/avatars/{finished['id']}/artefacts/avatar/avatar.json", f"/v1/avatars/{finished['id']}/events", "/v1/avatars"):
         try:
             answer = client.get(path, headers=[(name.encode(), value)])
-        except (httpx.LocalProtocolError, httpx.RemoteProtocolError, httpx.ReadError):
-            continue  # not a header, so refused before it is a request
+        except (httpx.LocalProtocolError, httpx.RemoteProtocolError, httpx.ReadError, h11.LocalProtocolError):
+            continue  # no header, or a length that the client itself sees is wrong: no request came of it
         assert answer.status_code < 500, answer.text
