@@ -23,10 +23,11 @@ from typing import Any
 import ray
 from ray import serve
 
+from svad_ray.cluster.config import selector
 from svad_ray.cluster.hosts import prepare_worker
 from svad_ray.cluster.placement import Finished, PlacementQueue
 from svad_ray.cluster.serve_calls import Insisting, ResidentFrames, plain, resident_kit
-from svad_ray.cluster.serve_config import ServeArgs, selector
+from svad_ray.cluster.serve_config import ServeArgs
 from svad_ray.cluster.session import alive_nodes, assigned_cpus, this_node
 from svad_ray.errors import ArtefactDamaged, InputError, QualityRejected, StageFailed, Unanswered
 from svad_ray.fulfil import find_kit, fulfil

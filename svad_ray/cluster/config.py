@@ -86,8 +86,13 @@ class ClusterConfig(BaseModel):
     @property
     def label_selector(self) -> dict[str, str]:
         """The label as Ray wants it."""
-        key, _, value = self.label.partition("=")
-        return {key: value} if key else {}
+        return selector(self.label)
+
+
+def selector(label: str) -> dict[str, str]:
+    """A label "key=value" as Ray wants it; empty for ""."""
+    key, _, value = label.partition("=")
+    return {key: value} if key else {}
 
 
 POOLS = ("generate", "fuse", "restore")

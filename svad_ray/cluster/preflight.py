@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import ray
@@ -28,7 +28,7 @@ def check_resources(config: ClusterConfig) -> None:
         if not any(_fits(ask, node) for node in nodes):
             largest = {kind: max((node.get(kind, 0.0) for node in nodes), default=0.0) for kind in ask}
             raise BackendUnavailable(
-                f"no node can hold one {name}: it asks for {_words(ask)}, the largest node has {_words(largest)}",
+                f"no node can hold one {name}: it asks for {words(ask)}, the largest node has {words(largest)}",
                 remedy=f"lower {name}.cpus or {name}.gpus in the cluster configuration, or add nodes",
             )
     total = {kind: sum(node.get(kind, 0.0) for node in nodes) for kind in ("CPU", "GPU")}
@@ -111,7 +111,7 @@ def _usable_nodes(config: ClusterConfig) -> list[dict[str, float]]:
     """Total resources of every node that has the label."""
     selector = config.label_selector
     found: list[dict[str, Any]] = [node for node in ray.nodes() if node["Alive"]]
-    chosen = [node for node in found if all(node.get("Labels", {}).get(key) == value for key, value in selector.items())]
+    chosen = labelled(found, selector)
     if not chosen:
         raise BackendUnavailable(
             f"no node has the label '{config.label}'", expected=f"one of {len(found)} nodes labelled so", remedy="see `ray list nodes`"
@@ -123,5 +123,11 @@ def _fits(ask: dict[str, float], node: dict[str, float]) -> bool:
     return all(node.get(kind, 0.0) + 1e-6 >= amount for kind, amount in ask.items())
 
 
-def _words(resources: dict[str, float]) -> str:
+def labelled(nodes: Iterable[Mapping[str, Any]], selector: Mapping[str, str]) -> list[Mapping[str, Any]]:
+    """Those of Ray's node entries that have every label."""
+    return [node for node in nodes if all(node.get("Labels", {}).get(key) == value for key, value in selector.items())]
+
+
+def words(resources: Mapping[str, float]) -> str:
+    """Resources as a person reads them."""
     return " and ".join(f"{amount:g} {kind}" for kind, amount in resources.items() if amount or kind == "CPU")

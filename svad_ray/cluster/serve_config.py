@@ -147,9 +147,3 @@ def _whole(path: Any) -> Any:
     if not whole.is_absolute():
         raise ValueError(f"the path '{path}' is relative; replicas run in other folders, so write it in full or beginning with ~")
     return str(whole)
-
-
-def selector(label: str) -> dict[str, str]:
-    """A label "key=value" as Ray wants it."""
-    key, _, value = label.partition("=")
-    return {key: value} if key else {}

@@ -8,9 +8,9 @@ from typing import NamedTuple
 
 import ray
 
-from svad_ray.cluster.config import ClusterConfig
-from svad_ray.cluster.preflight import check_models
-from svad_ray.cluster.serve_config import STEPS, Replicas, ServeArgs, selector
+from svad_ray.cluster.config import ClusterConfig, selector
+from svad_ray.cluster.preflight import check_models, labelled, words
+from svad_ray.cluster.serve_config import STEPS, Replicas, ServeArgs
 from svad_ray.errors import BackendUnavailable
 from svad_ray.fulfil import find_kit
 
@@ -53,19 +53,19 @@ def check_room(args: ServeArgs) -> None:
     nodes: list[Mapping] = [node for node in ray.nodes() if node["Alive"]]
     wanted = asks(args)
     for ask in wanted:
-        labelled = _labelled(nodes, ask.label)
-        if not labelled:
+        having = labelled(nodes, selector(ask.label))
+        if not having:
             raise BackendUnavailable(
                 f"no node has the label '{ask.label}' that {ask.name} asks for", expected=f"one of {len(nodes)} nodes", remedy="label a node so"
             )
-        if not any(all(node["Resources"].get(kind, 0.0) + _SLACK >= amount for kind, amount in ask.resources.items()) for node in labelled):
-            largest = {kind: max(node["Resources"].get(kind, 0.0) for node in labelled) for kind in ask.resources}
+        if not any(all(node["Resources"].get(kind, 0.0) + _SLACK >= amount for kind, amount in ask.resources.items()) for node in having):
+            largest = {kind: max(node["Resources"].get(kind, 0.0) for node in having) for kind in ask.resources}
             raise BackendUnavailable(
-                f"no node can hold one {ask.name}: it asks for {_words(ask.resources)}, the largest node has {_words(largest)}",
+                f"no node can hold one {ask.name}: it asks for {words(ask.resources)}, the largest node has {words(largest)}",
                 remedy=f"lower the cpus or gpus of {ask.name}, or add nodes",
             )
     for label in dict.fromkeys(["", *(ask.label for ask in wanted)]):
-        _check_sum([ask for ask in wanted if label in ("", ask.label)], _labelled(nodes, label))
+        _check_sum([ask for ask in wanted if label in ("", ask.label)], labelled(nodes, selector(label)))
 
 
 def _check_sum(wanted: Iterable[Ask], nodes: Iterable[Mapping]) -> None:
@@ -89,11 +89,3 @@ def check_files(args: ServeArgs) -> None:
     """Every node finds or fetches the model files. Raises ``WeightsMissing``."""
     stages = find_kit(args.kit).stages(args.settings)
     check_models(ClusterConfig(kit=args.kit), [stage.backend for stage in vars(stages).values()])
-
-
-def _labelled(nodes: Iterable[Mapping], label: str) -> list[Mapping]:
-    return [node for node in nodes if all(node.get("Labels", {}).get(key) == value for key, value in selector(label).items())]
-
-
-def _words(resources: Mapping[str, float]) -> str:
-    return " and ".join(f"{amount:g} {kind}" for kind, amount in resources.items() if amount or kind == "CPU")

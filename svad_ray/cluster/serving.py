@@ -17,7 +17,8 @@ from ray.serve import Application
 from ray.serve.config import BackpressureConfig
 
 from svad_ray.cluster.conductor import Conductor
-from svad_ray.cluster.serve_config import APP, STEPS, ServeArgs, selector
+from svad_ray.cluster.config import selector
+from svad_ray.cluster.serve_config import APP, STEPS, ServeArgs
 from svad_ray.cluster.serve_engine import RayEngine
 from svad_ray.cluster.serve_preflight import check_room, gpus_of
 from svad_ray.cluster.serve_residents import AnimateResident, FramesResident, PerceiveResident, RendererResident

@@ -16,7 +16,8 @@ import yaml
 from pydantic import ValidationError
 from ray.serve.schema import ServeDeploySchema
 
-from svad_ray.cluster.serve_config import ServeArgs, selector
+from svad_ray.cluster.config import selector
+from svad_ray.cluster.serve_config import ServeArgs
 from svad_ray.cluster.serve_preflight import asks
 from svad_ray.cluster.serve_residents import Call, Lane, Mark, continues, run_together, together
 from svad_ray.cluster.serve_run import read_plan
