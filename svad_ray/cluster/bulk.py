@@ -39,6 +39,7 @@ from svad_ray.store import ArtefactStore, Key
 
 _log = logging.getLogger(__name__)
 _TICK_S = 0.5
+_STARTS_AT_MOST = 8  # pool workers in a row that may die before their first work; Ray now and then cancels one that it has only just asked for
 _LOST_AT_MOST = 20  # times that a subject's training task may be lost with its node before that is called a fault of the run
 
 
@@ -329,6 +330,7 @@ def dataset(job: Job, rows: list[dict[str, str]]) -> Any:
     context = ray.data.DataContext.get_current()
     context.target_max_block_size = 1
     context.max_errored_blocks = 0
+    context.max_consecutive_actor_init_deaths = _STARTS_AT_MOST
     config = job.config
     made: Any = ray.data.from_items(rows, override_num_blocks=len(rows))
     made = made.map_batches(GenerateWorker, fn_constructor_args=(job,), batch_size=1, **_pool(config.generate, config))

@@ -21,7 +21,7 @@ from svad_ray.cluster.session import alive_nodes, assigned_cpus, this_node
 from svad_ray.config import Settings
 from svad_ray.errors import ArtefactDamaged, BackendUnavailable, InputError, QualityRejected, StoreError, Unanswered, WeightsMissing
 from svad_ray.fulfil import find_kit, fulfil, read_photo
-from svad_ray.ledger import ATTEMPTS, Exhausted, Ledger, SubjectRequest
+from svad_ray.ledger import Exhausted, Ledger, SubjectRequest
 from svad_ray.ledger.limits import bounded
 from svad_ray.local import BlockOrder, FrameHost, Kept, LocalRunner, commit_step
 from svad_ray.store import ArtefactStore, Key
@@ -31,6 +31,7 @@ from svad_ray.usage import Meter
 T = TypeVar("T")
 OF_THE_JOB = (StoreError, WeightsMissing, BackendUnavailable)  # every other subject would meet the same: the run stops, nobody is given up
 PERMANENT = (QualityRejected, InputError)  # trying again cannot help
+DAMAGED_AT_MOST = 20  # artefacts of one subject that may be found damaged, and are made again, before its store is past help
 UNANSWERED_AT_MOST = 5  # times that a service stays away (most of a minute each) before that is the run's trouble
 BLOCK, READY, FAILED = "block", "ready", "failed"
 STEPS = ("identity", "restore")
@@ -85,9 +86,11 @@ def tried(job: Job, key: Key, step: str, work: Callable[[], T], *, timeout_s: fl
             with bounded(timeout_s=timeout_s, memory_gib=memory_gib, say=partial(ledger.failed, attempt)):
                 value = work()
         except ArtefactDamaged as error:
-            ledger.failed(attempt, str(error))
             if error.key:
+                ledger.excuse(attempt, str(error))  # not this step's doing, and mended by forgetting it
                 job.work.uncommit(Key.parse(error.key))
+            else:
+                ledger.failed(attempt, str(error))
             raise
         except OF_THE_JOB as error:
             ledger.excuse(attempt, str(error))
@@ -255,15 +258,16 @@ def train_subject(job: Job, text: str) -> dict[str, Any]:
         done = fulfil(request, job.out, kit=kit, exports=job.config.exports, checkpoint_s=train.checkpoint_s, facts={"run": job.run})
         return done.facts
 
-    for _ in range(ATTEMPTS + 1):
+    damaged = ""
+    for _ in range(DAMAGED_AT_MOST):
         try:
             facts = tried(job, request.key, "train", work, timeout_s=train.timeout_s, memory_gib=train.memory_gib)
             return {"key": str(request.key), "kind": "committed", "facts": facts}
         except GaveUp as error:
             return {"key": str(request.key), "kind": FAILED, "step": error.step, "reason": error.reason, "attempts": error.attempts}
-        except ArtefactDamaged:
-            continue  # it was forgotten; this time it is made again
-    raise RuntimeError("not reached: the attempts are bounded")
+        except ArtefactDamaged as error:
+            damaged = str(error)  # it was forgotten; this time it is made again
+    return {"key": str(request.key), "kind": FAILED, "step": "train", "reason": damaged, "attempts": DAMAGED_AT_MOST}
 
 
 @lru_cache(maxsize=4)

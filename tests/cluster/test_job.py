@@ -30,6 +30,16 @@ def free_port() -> int:
         return s.getsockname()[1]
 
 
+def submitted(command: list[str], env: dict[str, str]) -> subprocess.CompletedProcess:
+    """``ray job submit``, again while the new head has no agent yet that could take a job."""
+    deadline = time.monotonic() + 120
+    while True:
+        done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=600)
+        if done.returncode == 0 or "No available agent" not in done.stderr or time.monotonic() > deadline:
+            return done
+        time.sleep(2)
+
+
 @pytest.fixture
 def head(tmp_path):
     """A head node of its own; its processes are ended one by one, nobody else's."""
@@ -73,7 +83,7 @@ def test_a_submitted_job_makes_the_same_avatars_as_the_command_line(head, tmp_pa
     (tmp_path / "people.csv").write_text("subject_id,uri\nfirst,photos/p0.png\n2nd/..,photos/p1.png\nnobody,photos/missing.png\n")
     entry = ["python", "generate_avatars.py", str(tmp_path / "people.csv"), "--out", str(tmp_path / "bulk"), "--log", "-", *SETS]
     command = [ray, "job", "submit", "--working-dir", str(ROOT / "jobs"), "--", *entry]
-    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=600)
+    done = submitted(command, env)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-2000:]
     refused = subprocess.run(command, env={**env, "RAY_AUTH_TOKEN": "0" * 64}, capture_output=True, text=True, timeout=100)
     assert refused.returncode != 0
