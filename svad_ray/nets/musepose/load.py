@@ -1,0 +1,256 @@
+"""The published checkpoint files -> ``Networks``. Nothing is guessed: every tensor is expected by name and shape, and nothing in a file is executed.
+
+Layout below one folder, as the MusePose project describes it::
+
+    MusePose/{denoising_unet,reference_unet,pose_guider,motion_module}.pth
+    sd-image-variations-diffusers/unet/{config.json,diffusion_pytorch_model.bin}
+    sd-image-variations-diffusers/image_encoder/{config.json,pytorch_model.bin}
+    sd-vae-ft-mse/{config.json,diffusion_pytorch_model.bin}
+
+``denoising_unet.pth`` may hold the motion modules or leave them to ``motion_module.pth``, and may leave spatial tensors to the base UNet.
+A ``.safetensors`` file of the same stem is taken instead where there is one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import pickle
+import zipfile
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import AutoencoderKL
+from diffusers.models.unets.unet_motion_model import AnimateDiffTransformer3D
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from transformers import CLIPVisionModelWithProjection
+
+from svad_ray.errors import InputError, WeightsMissing
+from svad_ray.nets.musepose.keys import is_motion, is_position_table, to_diffusers
+from svad_ray.nets.musepose.networks import Denoiser, Networks, PoseGuider, ReferenceNet, Sizes, build_denoising, build_reference
+
+MARK = "RULE_MADE_WEIGHTS.txt"  # lies beside weights that are not trained ones
+BASE, ENCODER, VAE = "sd-image-variations-diffusers/unet", "sd-image-variations-diffusers/image_encoder", "sd-vae-ft-mse"
+DENOISING, REFERENCE, GUIDER, MOTION = (f"MusePose/{name}.pth" for name in ("denoising_unet", "reference_unet", "pose_guider", "motion_module"))
+SOURCES = {"MusePose": "the MusePose project", "sd-image-variations-diffusers": "lambdalabs, OpenRAIL", "sd-vae-ft-mse": "stabilityai, MIT"}
+UNUSED_BY_REFERENCE = ("conv_norm_out.weight", "conv_norm_out.bias", "conv_out.weight", "conv_out.bias")
+_EDGE = 1 << 20  # bytes at either end of a file that go into its fingerprint
+_SHOWN = 5  # tensors named in one message
+
+
+def load_networks(folder: str | Path, *, dtype: torch.dtype = torch.float32, device: str = "cpu") -> Networks:
+    """All five networks from the checkpoint folder.
+
+    Raises:
+        WeightsMissing: A file is not there; the message names it and its source.
+        InputError: A file is damaged, of another model, or lacks tensors; the message names them.
+    """
+    root = Path(folder)
+    sizes = read_sizes(root)
+    with torch.device("meta"):
+        denoising, reference = build_denoising(sizes), build_reference(sizes)
+        guider = PoseGuider(sizes.channels[0], sizes.guider)
+    fill(denoising, denoising_state(root, denoising), root / DENOISING, dtype)
+    fill(reference, _reference_state(root, reference), root / REFERENCE, dtype)
+    fill(guider, read_tensors(root, GUIDER), root / GUIDER, dtype)
+    encoder = _pretrained(CLIPVisionModelWithProjection, root, ENCODER)
+    if encoder.config.projection_dim != sizes.context:
+        raise InputError(
+            f"{root / ENCODER} gives image embeddings of {encoder.config.projection_dim} channels",
+            expected=f"{sizes.context}, as {root / BASE}/config.json says",
+            remedy="take both from the same release",
+        )
+    networks = Networks(Denoiser(denoising), ReferenceNet(reference), guider, encoder, _pretrained(AutoencoderKL, root, VAE))
+    networks.facts = {
+        "rule_made": (root / MARK).exists(),
+        "fingerprint": fingerprint(root),
+        "parameters": {name: sum(p.numel() for p in part.parameters()) for name, part in networks.parts.items()},
+    }
+    return networks.to(device, dtype)
+
+
+def read_sizes(root: Path) -> Sizes:
+    """Sizes of the networks from the base UNet's configuration and the pose guider's shapes."""
+    path = root / BASE / "config.json"
+    config = _config(root, f"{BASE}/config.json")
+    kind = config.get("_class_name", "UNet2DConditionModel")
+    if kind != "UNet2DConditionModel" or config.get("in_channels", 4) != 4 or config.get("use_linear_projection", False):
+        raise InputError(
+            f"{path} describes a {kind} with {config.get('in_channels')} input channels, which is another family of models",
+            expected="the UNet of Stable Diffusion 1 image variations: UNet2DConditionModel, 4 input channels, convolutional projections",
+            remedy="take the folder from lambdalabs/sd-image-variations-diffusers",
+        )
+    channels = tuple(config.get("block_out_channels", Sizes.channels))
+    guider = read_tensors(root, GUIDER)
+    try:
+        levels = (guider["conv_in.weight"].shape[0], *(guider[f"blocks.{2 * i + 1}.weight"].shape[0] for i in range(3)))
+    except KeyError as error:
+        raise _foreign(root / GUIDER, [str(error.args[0])], "pose guider") from None
+    heads = config.get("attention_head_dim", Sizes.heads)
+    return Sizes(channels, config.get("layers_per_block", Sizes.layers), config.get("cross_attention_dim", Sizes.context), heads, levels)
+
+
+def denoising_state(root: Path, unet: nn.Module) -> dict[str, Tensor]:
+    """The denoising network's tensors by diffusers' names: its own file first, then the motion modules' and the base UNet's for what it leaves out."""
+    wanted = {key for key in unet.state_dict() if not is_position_table(key)}
+    state = {to_diffusers(key): tensor for key, tensor in read_tensors(root, DENOISING).items() if not is_position_table(key)}
+    if foreign := sorted(state.keys() - wanted):
+        raise _foreign(root / DENOISING, foreign, "denoising network")
+    if any(is_motion(key) for key in wanted - state.keys()):
+        motion = {to_diffusers(key): tensor for key, tensor in read_tensors(root, MOTION).items() if not is_position_table(key)}
+        if foreign := sorted(motion.keys() - wanted):
+            raise _foreign(root / MOTION, foreign, "motion modules")
+        state = motion | state
+    if wanted - state.keys():
+        base = read_tensors(root, f"{BASE}/diffusion_pytorch_model.bin")
+        state = {key: tensor for key, tensor in base.items() if key in wanted} | state
+    return state
+
+
+def _reference_state(root: Path, unet: nn.Module) -> dict[str, Tensor]:
+    """Its output layers are never used and not in every file."""
+    state = read_tensors(root, REFERENCE)
+    shapes = unet.state_dict()
+    return {key: torch.zeros(shapes[key].shape) for key in UNUSED_BY_REFERENCE} | state
+
+
+def fill(module: nn.Module, state: Mapping[str, Tensor], path: Path, dtype: torch.dtype) -> None:
+    """Put ``state`` into a module that was built without memory; its position tables are computed.
+
+    Raises:
+        InputError: Tensors are missing, too many, or of another shape; the message names them.
+    """
+    wanted = {key: value for key, value in module.state_dict().items() if not is_position_table(key)}
+    if missing := sorted(wanted.keys() - state.keys()):
+        raise InputError(
+            f"{path} is partial: {len(missing)} of {len(wanted)} tensors are in no file: {_some(missing)}",
+            expected="every tensor of the published file",
+            remedy="download the file again, and motion_module.pth and the base UNet beside it",
+        )
+    if foreign := sorted(state.keys() - wanted.keys()):
+        raise _foreign(path, foreign, type(module).__name__)
+    if wrong := [f"{key} {tuple(state[key].shape)} for {tuple(wanted[key].shape)}" for key in wanted if state[key].shape != wanted[key].shape]:
+        raise InputError(f"{path} has {len(wrong)} tensors of another shape: {_some(wrong)}", remedy="use files of one release together")
+    if wrong := [f"{key} {state[key].dtype}" for key in wanted if not state[key].is_floating_point()]:
+        raise InputError(f"{path} has tensors that are not floating point: {_some(wrong)}", expected="float32, float16 or bfloat16")
+    tables = _position_tables(module)
+    module.load_state_dict({key: value.to(dtype) for key, value in state.items()} | tables, strict=True, assign=True)
+
+
+def _position_tables(module: nn.Module) -> dict[str, Tensor]:
+    """The sine tables of the motion modules, as diffusers makes them."""
+    tables = {}
+    for name, part in module.named_modules():
+        if isinstance(part, AnimateDiffTransformer3D):
+            for i, block in enumerate(part.transformer_blocks):
+                old = block.pos_embed
+                _, length, channels = old.pe.shape
+                with torch.device("cpu"):
+                    tables[f"{name}.transformer_blocks.{i}.pos_embed.pe"] = type(old)(channels, max_seq_length=length).pe
+    return tables
+
+
+def read_tensors(root: Path, relative: str) -> dict[str, Tensor]:
+    """A flat file of tensors; ``.safetensors`` of the same stem is preferred.
+
+    Raises:
+        WeightsMissing: Neither is there. InputError: It is damaged, or holds anything but named tensors.
+    """
+    path = root / relative
+    if (safe := path.with_suffix(".safetensors")).exists():
+        return _safetensors(safe)
+    if not path.exists():
+        raise _missing(root, relative)
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+    except (RuntimeError, EOFError, OSError, ValueError, pickle.UnpicklingError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise InputError(
+            f"{path} cannot be read ({path.stat().st_size} bytes): {reason}",
+            expected="a file of named tensors, complete",
+            remedy="download it again and compare its size",
+        ) from error
+    if not isinstance(state, Mapping) or not all(isinstance(key, str) and isinstance(value, Tensor) for key, value in state.items()):
+        inner = f"with the keys {_some(sorted(map(str, state)))}" if isinstance(state, Mapping) else type(state).__name__
+        raise InputError(f"{path} holds something else than named tensors: {inner}", expected="a flat state dict", remedy="use the published file")
+    return dict(state)
+
+
+def _safetensors(path: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise InputError(f"{path} cannot be read: {error}", remedy="download it again and compare its size") from error
+
+
+def _pretrained(kind: Any, root: Path, relative: str) -> Any:
+    """A network of diffusers or transformers from its folder, complete or not at all."""
+    folder = root / relative
+    _config(root, f"{relative}/config.json")
+    if not any(folder.glob("*.bin")) and not any(folder.glob("*.safetensors")):
+        raise _missing(root, f"{relative}/{'diffusion_pytorch_model' if kind is AutoencoderKL else 'pytorch_model'}.bin")
+    options = {"low_cpu_mem_usage": False} if kind is AutoencoderKL else {}
+    try:
+        model, info = kind.from_pretrained(folder, local_files_only=True, output_loading_info=True, **options)
+    except (OSError, ValueError, RuntimeError, EOFError, pickle.UnpicklingError, SafetensorError) as error:
+        raise InputError(f"{folder} cannot be read as {kind.__name__}: {error}", remedy="download the folder again") from error
+    faults = [
+        f"{kind_of} {_some(sorted(map(str, info[kind_of])))}" for kind_of in ("missing_keys", "unexpected_keys", "mismatched_keys") if info[kind_of]
+    ]
+    faults = [fault for fault in faults if not fault.startswith("unexpected_keys") or "position_ids" not in fault]
+    if faults:
+        raise InputError(f"{folder} is not a complete {kind.__name__}: {'; '.join(faults)}", remedy="download the folder again")
+    return model
+
+
+def _config(root: Path, relative: str) -> dict[str, Any]:
+    path = root / relative
+    if not path.exists():
+        raise _missing(root, relative)
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, OSError) as error:
+        raise InputError(f"{path} is not JSON: {error}", remedy="download it again") from error
+    if not isinstance(values, dict):
+        raise InputError(f"{path} holds a {type(values).__name__}", expected="a model's configuration")
+    return values
+
+
+def fingerprint(root: Path) -> dict[str, str]:
+    """Relative path -> hash of size, first and last mebibyte of every weight file: which weights these are, in a moment."""
+    found = (path for name in SOURCES for path in sorted((root / name).rglob("*")) if path.suffix in (".pth", ".bin", ".safetensors"))
+    return {str(path.relative_to(root)): _edges(path) for path in found}
+
+
+def _edges(path: Path) -> str:
+    size = path.stat().st_size
+    hashed = hashlib.sha256(str(size).encode())
+    with path.open("rb") as stream:
+        hashed.update(stream.read(_EDGE))
+        stream.seek(max(0, size - _EDGE))
+        hashed.update(stream.read(_EDGE))
+    return hashed.hexdigest()[:16]
+
+
+def _missing(root: Path, relative: str) -> WeightsMissing:
+    return WeightsMissing(
+        f"the animate backend 'musepose' needs {root / relative}, which is not there",
+        expected=f"the file from {SOURCES[relative.split('/')[0]]}",
+        remedy="put it there, or use the embedded backend: --set animate.backend=reprojection",
+    )
+
+
+def _foreign(path: Path, keys: Iterable[str], what: str) -> InputError:
+    keys = list(keys)
+    return InputError(
+        f"{path} is not the {what}: {len(keys)} tensors do not belong there: {_some(keys)}", remedy="check that the file lies under its own name"
+    )
+
+
+def _some(names: Iterable[str]) -> str:
+    names = list(names)
+    return ", ".join(names[:_SHOWN]) + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")
