@@ -100,7 +100,7 @@ def test_files_under_anothers_name(folder):
     with pytest.raises(InputError, match=r"denoising_unet.pth is not the denoising network: .*blocks.0.bias"):
         load_networks(folder)
     shutil.copy(folder / REFERENCE, folder / GUIDER)
-    with pytest.raises(InputError, match="pose_guider.pth is not the pose guider"):
+    with pytest.raises(InputError, match=r"pose_guider.pth is not the pose guider"):
         load_networks(folder)
 
 

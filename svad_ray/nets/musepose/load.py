@@ -95,7 +95,7 @@ def read_sizes(root: Path) -> Sizes:
 
 
 def denoising_state(root: Path, unet: nn.Module) -> dict[str, Tensor]:
-    """The denoising network's tensors by diffusers' names: its own file first, then the motion modules' and the base UNet's for what it leaves out."""
+    """The denoising network's tensors by diffusers' names: its own file first, then motion modules and base UNet for what it leaves out."""
     wanted = {key for key in unet.state_dict() if not is_position_table(key)}
     state = {to_diffusers(key): tensor for key, tensor in read_tensors(root, DENOISING).items() if not is_position_table(key)}
     if foreign := sorted(state.keys() - wanted):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -60,7 +61,7 @@ class PoseGuider(nn.Module):
         super().__init__()
         self.conv_in = nn.Conv2d(3, channels[0], 3, padding=1)
         self.blocks = nn.ModuleList()
-        for here, following in zip(channels, channels[1:]):
+        for here, following in pairwise(channels):
             self.blocks += [nn.Conv2d(here, here, 3, padding=1), nn.Conv2d(here, following, 3, padding=1, stride=2)]
         self.conv_out = nn.Conv2d(channels[-1], out, 3, padding=1)
 
