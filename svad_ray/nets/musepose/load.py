@@ -28,6 +28,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import CLIPVisionModelWithProjection
+from transformers.utils import logging as transformers_logging
 
 from svad_ray.errors import InputError, WeightsMissing
 from svad_ray.nets.musepose.keys import is_motion, is_position_table, to_diffusers
@@ -193,6 +194,7 @@ def _pretrained(kind: Any, root: Path, relative: str) -> Any:
     _config(root, f"{relative}/config.json")
     if not any(folder.glob("*.bin")) and not any(folder.glob("*.safetensors")):
         raise _missing(root, f"{relative}/{'diffusion_pytorch_model' if kind is AutoencoderKL else 'pytorch_model'}.bin")
+    transformers_logging.disable_progress_bar()
     options = {"low_cpu_mem_usage": False} if kind is AutoencoderKL else {}
     try:
         model, info = kind.from_pretrained(folder, local_files_only=True, output_loading_info=True, **options)

@@ -1,7 +1,7 @@
 """How much memory a run takes, before it starts.
 
 Parameters are counted exactly. Activations are those alive at the widest moment of the denoising network: a feed-forward layer at full latent
-resolution while the skip connections wait, for both halves of guidance, plus the keys and values of the reference repeated over the frames.
+resolution while the skip connections wait, for one half of guidance, plus the keys and values of the reference repeated over the frames.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def estimate(width: int, height: int, window: int, dtype: str) -> dict[str, floa
     size = BYTES[dtype]
     tokens = (width // DOWN) * (height // DOWN)
     parts = {name: count * size / _GIB for name, count in PARAMETERS.items()}
-    parts["activations"] = 2 * window * tokens * _WIDTH * (_FEED_FORWARD + _SKIPS) * size / _GIB
+    parts["activations"] = window * tokens * _WIDTH * (_FEED_FORWARD + _SKIPS) * size / _GIB
     parts["reference keys and values"] = 2 * 2 * window * tokens * _WIDTH * size / _GIB
     parts["total"] = sum(parts.values())
     return parts

@@ -207,5 +207,5 @@ class Networks:
     def to(self, device: str | torch.device, dtype: torch.dtype) -> Networks:
         """Move all of them; returns self."""
         for part in self.parts.values():
-            part.to(device=device, dtype=dtype).eval().requires_grad_(False)
+            nn.Module.to(part, device=device, dtype=dtype).eval().requires_grad_(False)  # diffusers' own warns of every cast
         return self

@@ -70,30 +70,41 @@ class Predict(Protocol):
         """(1, 4, N, h, w) -> for each window (2, 4, its length, h, w) float32, unconditional half first."""
 
 
+HALVES = (False, True)
+"""Halves of guidance: unconditional, conditional."""
+
+
 class HerePredict:
-    """All windows one after the other in this process, both halves of guidance in one batch."""
+    """All windows one after the other in this process.
+
+    The halves of guidance too: a window's frames fill any device, one half needs half the memory, and who computes what changes no rounding.
+    """
 
     def __init__(self, networks: Networks) -> None:
         self.networks = networks
 
     def __call__(self, latents: Tensor, timestep: int, conditions: Conditions, index: Sequence[Sequence[int]]) -> list[Tensor]:
         """As ``Predict``."""
-        return [predict(self.networks, latents[:, :, list(one)], timestep, conditions.window(one)) for one in index]
+        parts = []
+        for one in index:
+            noisy, of_window = latents[:, :, list(one)], conditions.window(one)
+            parts.append(torch.cat([predict(self.networks, noisy, timestep, of_window, half=half) for half in HALVES]))
+        return parts
 
 
-def predict(networks: Networks, latents: Tensor, timestep: int, conditions: Conditions, *, halves: tuple[bool, ...] = (False, True)) -> Tensor:
-    """One window.
+def predict(networks: Networks, latents: Tensor, timestep: int, conditions: Conditions, *, half: bool) -> Tensor:
+    """One half of guidance of one window.
 
     Args:
-        latents: (1, 4, F, h, w). conditions: Of these frames. halves: Which halves of guidance; False = unconditional, True = conditional.
+        latents: (1, 4, F, h, w). conditions: Of these frames. half: True = conditional.
 
     Returns:
-        (len(halves), 4, F, h, w) float32.
+        (1, 4, F, h, w) float32.
     """
-    clip = torch.cat([conditions.clip if half else torch.zeros_like(conditions.clip) for half in halves])
-    batch = latents.to(networks.device, networks.dtype).repeat(len(halves), 1, 1, 1, 1)
+    clip = conditions.clip if half else torch.zeros_like(conditions.clip)
+    noisy = latents.to(networks.device, networks.dtype)
     with torch.inference_mode():
-        out = networks.denoiser(batch, timestep, clip, conditions.pose, reference=conditions.reference, conditioned=halves)
+        out = networks.denoiser(noisy, timestep, clip, conditions.pose, reference=conditions.reference, conditioned=(half,))
     return out.float().to(latents.device)
 
 
