@@ -68,13 +68,22 @@ class Backend:
 _CLASSES: dict[tuple[str, str], str] = {
     ("perceive", "mediapipe"): "svad_ray.stages.perceive.embedded:MediaPipePerceive",
     ("animate", "reprojection"): "svad_ray.stages.animate.embedded:ReprojectionAnimate",
+    ("animate", "musepose"): "svad_ray.stages.animate.musepose:MusePoseAnimate",
+    ("animate", "wan-animate"): "svad_ray.stages.animate.wan:WanAnimate",
     ("identity", "lifted-head"): "svad_ray.stages.identity.embedded:LiftedHeadIdentity",
     ("restore", "realesrgan"): "svad_ray.stages.restore.embedded:RealEsrganRestore",
     ("fit", "body-fit"): "svad_ray.stages.fit.embedded:BodyFit",
     ("avatar", "gaussian"): "svad_ray.stages.avatar.gaussian:GaussianAvatar",
 }
 
-EMBEDDED: dict[str, str] = dict(_CLASSES.keys())  # stage -> name
+EMBEDDED: dict[str, str] = {
+    "perceive": "mediapipe",
+    "animate": "reprojection",
+    "identity": "lifted-head",
+    "restore": "realesrgan",
+    "fit": "body-fit",
+    "avatar": "gaussian",
+}
 
 _SMPLX = ModelFile("SMPLX_NEUTRAL.npz", "smpl-x.is.tue.mpg.de, after registration", "SMPL-X licence, non-commercial research")
 _FLAME = ModelFile("FLAME_NEUTRAL.pkl", "flame.is.tue.mpg.de, after registration", "FLAME licence, non-commercial research")
@@ -95,21 +104,6 @@ PLANNED: tuple[Backend, ...] = (
             ModelFile("depth_anything_v2_vitl.pth", "the Depth Anything V2 project", "CC-BY-NC-4.0"),
         ),
         memory_gib=8,
-        device="cuda",
-    ),
-    Backend(
-        "musepose",
-        "animate",
-        "MusePose video diffusion driven by the pose sequence",
-        "MIT",
-        "MusePose weights; Stable Diffusion image variations OpenRAIL",
-        False,
-        "built on OpenRAIL weights whose limits of use the user must accept",
-        files=tuple(
-            ModelFile(name, "the MusePose project", "as its project states")
-            for name in ("denoising_unet.pth", "reference_unet.pth", "motion_module.pth", "pose_guider.pth")
-        ),
-        memory_gib=24,
         device="cuda",
     ),
     Backend(

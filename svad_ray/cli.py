@@ -52,6 +52,13 @@ Consent = Annotated[str, typer.Option(help="Statement that the person agrees; ke
 AvatarFolder = Annotated[Path, typer.Argument(help="Output folder of create, or its avatar folder.")]
 
 
+class Until(StrEnum):
+    """Where ``create`` stops."""
+
+    ANIMATE = "animate"
+    AVATAR = "avatar"
+
+
 @app.callback(invoke_without_command=True)
 def _global(
     version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
@@ -81,6 +88,7 @@ def create(
     offline: Offline = False,
     cache_dir: CacheDir = None,
     consent: Consent = "",
+    until: Annotated[Until, typer.Option(help="Stop after the generated clip: clip.mp4, clip.png and a report of it.")] = Until.AVATAR,
 ) -> None:
     """Make an avatar from a photo. Run again after an interruption: it goes on where it stopped."""
     settings = load_settings(profile=profile, path=config, sets=sets or ())
@@ -91,7 +99,10 @@ def create(
     settings = override(settings, {key: value for key, value in values.items() if value is not None})
     from svad_ray.photo import load_photo
 
-    _print_delivery(_deliver(load_photo(photo), out, settings, consent))
+    if until is Until.ANIMATE:
+        _print_clip(load_photo(photo), out, settings, consent)
+    else:
+        _print_delivery(_deliver(load_photo(photo), out, settings, consent))
 
 
 @app.command()
@@ -306,6 +317,16 @@ def _deliver(photo: Any, out: Path, settings: Settings, consent: str) -> Deliver
 
     with bars() as tell, _interruptible():
         return deliver(photo, out, settings, consent=consent, progress=tell)
+
+
+def _print_clip(photo: Any, out: Path, settings: Settings, consent: str) -> None:
+    from svad_ray.deliver import deliver_clip
+
+    with bars() as tell, _interruptible():
+        delivery = deliver_clip(photo, out, settings, consent=consent, progress=tell)
+    for warning in delivery.warnings:
+        _out.print(f"[yellow]note[/] {escape(warning)}")
+    _out.print(f"{delivery.frames} frames in {escape(str(out / 'clip.mp4'))}; open [bold]{escape(str(out / 'report.html'))}[/]")
 
 
 def _print_delivery(delivery: Delivery) -> None:

@@ -42,6 +42,26 @@ class PerceiveConfig(StageConfig):
     bust: bool = False
 
 
+class DiffusionConfig(BaseModel):
+    """How a diffusion backend samples the clip.
+
+    Attributes:
+        steps: Denoising steps. guidance: Of classifier-free guidance; 1 = none.
+        window, overlap: Frames denoised together, and shared with the next window; a pipeline of diffusers takes ``window`` as its segment.
+        shorten: MusePose: end the last window with the last frame instead of filling it up with the last pose, which is quicker and differs
+            slightly from the original.
+        dtype: "auto" = float16 on a GPU, float32 on the CPU.
+    """
+
+    model_config = _FROZEN
+    steps: int = Field(default=20, ge=1)
+    guidance: float = Field(default=3.5, ge=1)
+    window: int = Field(default=48, ge=1, le=128)
+    overlap: int = Field(default=4, ge=0)
+    shorten: bool = False
+    dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
+
+
 class AnimateConfig(StageConfig):
     """The turn-around clip.
 
@@ -53,6 +73,8 @@ class AnimateConfig(StageConfig):
         focal_factor: Assumed focal length of the photo over its longer side.
         keypoint_iterations, silhouette_iterations, clothe_iterations: Steps of the three parts of the photo fit.
         bust: The photo shows no legs; its lower border is no outline.
+        weights: Folder of a diffusion backend's checkpoints.
+        diffusion: How such a backend samples.
     """
 
     backend: str = EMBEDDED["animate"]
@@ -65,6 +87,8 @@ class AnimateConfig(StageConfig):
     silhouette_iterations: int = Field(default=60, ge=0)
     clothe_iterations: int = Field(default=120, ge=0)
     bust: bool = False
+    weights: str = ""
+    diffusion: DiffusionConfig = DiffusionConfig()
 
 
 class IdentityConfig(StageConfig):

@@ -20,11 +20,14 @@ from svad_ray.errors import QualityRejected, StoreError
 from svad_ray.export.report import ReportInputs, StageCost, Table, write_report
 from svad_ray.export.sheets import draw_fit, evenly
 from svad_ray.local import LocalRunner, StageRecord, StepProgress, model_hashes, prepare
+from svad_ray.models.brought import fingerprint, is_rule_made
+from svad_ray.stages.base import make
 from svad_ray.store import ArtefactStore, save_avatar
 from svad_ray.subject import Avatar, BodyTrack, Photo
 
 TURNTABLE_FRAMES, TURNTABLE_FPS = 96, 24.0
 OVERLAYS = 6
+CLIP_SHEET = 12  # frames of a clip shown together
 
 
 @dataclass(frozen=True)
@@ -71,6 +74,66 @@ def deliver(
     return write_delivery(created, settings, body, run, out, consent=consent, measure=measure, tell=tell)
 
 
+@dataclass(frozen=True)
+class ClipDelivery:
+    """A generated clip and where it lies."""
+
+    frames: int
+    warnings: tuple[str, ...]
+    out: Path
+
+
+def deliver_clip(photo: Photo, out: Path, settings: Settings, *, consent: str = "", progress: StepProgress | None = None) -> ClipDelivery:
+    """Generate the clip of the photo's person and stop there: ``clip.mp4``, ``clip.png`` and a report below ``out``.
+
+    Backends of later stages are neither needed nor loaded. Arguments and errors as ``deliver``.
+    """
+    from svad_ray.export.sheets import contact_sheet
+    from svad_ray.export.video import write_mp4
+
+    tell = progress or (lambda name, done: None)
+    chosen = tuple(load(stage, settings.stage(stage).backend).backend for stage in ("perceive", "animate"))
+    prepare(settings)
+    fetch_models(chosen, tell)
+    body = _body(settings, tell)
+    existed = out.exists()
+    _ensure_writable(out)
+    run = LocalRunner(ArtefactStore(out / "work"), settings, body_id=body.id, progress=tell)
+    perceive, animate = make("perceive", settings.perceive), make("animate", settings.animate)
+    try:
+        begun = pipeline.begin(photo, settings, run, perceive=perceive, animate=animate)
+    except QualityRejected:
+        if not existed:
+            shutil.rmtree(out, ignore_errors=True)
+        raise
+    clip, warnings = begun.animation.value.clip, (*unreal_weights(settings), *begun.warnings)
+    write_mp4(iter(clip.frames), out / "clip.mp4", clip.track.fps)
+    save_picture(contact_sheet([clip.frames[i] for i in evenly(len(clip), CLIP_SHEET)], cell=256, columns=4), out / "clip.png")
+    facts = provenance(photo, settings, chosen, consent=consent, warnings=warnings, body=f"{body.name} {body.id} ({body.licence})")
+    inputs = ReportInputs(
+        name=photo.name,
+        photo=photo.image,
+        perception=begun.perception.value,
+        generated=clip.frames,
+        remarks=clip.remarks,
+        costs=[_cost(record) for record in run.records.values()],
+        warnings=[*warnings, *photo.notes],
+        provenance=facts,
+    )
+    write_report(inputs, out / "report.html")
+    return ClipDelivery(len(clip), warnings, out)
+
+
+def unreal_weights(settings: Settings) -> tuple[str, ...]:
+    """A warning for every stage whose weights come from a rule and not from training."""
+    folders = {stage: getattr(settings.stage(stage), "weights", "") for stage in STAGES}
+    return tuple(
+        f"The weights of {stage} ({settings.stage(stage).backend}) are not real: they come from a rule, and what they generate is noise"
+        for stage, folder in folders.items()
+        if is_rule_made(folder)
+    )
+
+
 def write_delivery(
     created: pipeline.Created,
     settings: Settings,
@@ -92,7 +155,7 @@ def write_delivery(
         settings,
         chosen_backends(settings),
         consent=consent,
-        warnings=created.warnings,
+        warnings=(*unreal_weights(settings), *created.warnings),
         body=f"{body.name} {body.id} ({body.licence})",
     )
     avatar = replace(created.avatar.value, facts={**created.avatar.value.facts, "provenance": facts})
@@ -126,7 +189,7 @@ def report_inputs(delivery: Delivery, body: Any, turntable: np.ndarray, tables: 
         fit_overlays=fit_overlays(made.restored.value.frames, made.track.value, body),
         turntable=turntable,
         costs=[_cost(record) for record in delivery.records],
-        warnings=[*made.warnings, *made.photo.notes],
+        warnings=[*delivery.avatar.facts["provenance"]["warnings"], *made.photo.notes],
         provenance=delivery.avatar.facts["provenance"],
         metrics=tables,
     )
@@ -219,6 +282,7 @@ def provenance(
     photo: Photo, settings: Settings, backends: tuple[Backend, ...], *, consent: str, warnings: tuple[str, ...], body: str
 ) -> dict[str, Any]:
     """Where an avatar comes from, JSON values only. No clock and no host name: equal runs give equal files."""
+    brought = {b.stage: fingerprint(getattr(settings.stage(b.stage), "weights", "")) for b in backends}
     against = [f"{b.stage}/{b.name}: {b.commercial_reason}" for b in backends if not b.commercial]
     return {
         "svad_ray": svad_ray.__version__,
@@ -230,6 +294,7 @@ def provenance(
             for b in backends
         },
         "models": model_hashes(tuple(dict.fromkeys(name for b in backends for name in b.models))),
+        "weights": {stage: files for stage, files in brought.items() if files},
         "body": body,
         "commercial_use": not against,
         "commercial_reason": "; ".join(against) or "every backend, model and the body allow it",

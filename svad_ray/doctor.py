@@ -10,8 +10,9 @@ from pathlib import Path
 import psutil
 
 from svad_ray import models
-from svad_ray.backends import Backend, descriptors
+from svad_ray.backends import PLANNED, Backend, descriptors
 from svad_ray.config import Settings
+from svad_ray.models.brought import is_rule_made
 from svad_ray.usage import cores
 
 _GIB = 1024**3
@@ -106,12 +107,42 @@ def _body(settings: Settings) -> Finding:
 
 def _backends(settings: Settings) -> list[Finding]:
     chosen = [b for b in descriptors() if settings.stage(b.stage).backend == b.name]
-    out = []
-    for backend in chosen:
-        missing = "; ".join(f"{f.name} ({f.source})" for f in backend.files)
-        state, remedy = ("missing", f"bring {missing}, or choose the embedded profile") if missing else ("ok", "")
-        out.append(Finding(f"stage: {backend.stage}", f"{backend.name}: {backend.summary}", state, remedy))
-    return out
+    return [finding for backend in chosen for finding in _backend(settings, backend)]
+
+
+def _backend(settings: Settings, backend: Backend) -> list[Finding]:
+    """Its line, and what it needs that is not here."""
+    folder = getattr(settings.stage(backend.stage), "weights", "")
+    lacking = [file for file in backend.files if backend in PLANNED or not folder or not _there(Path(folder) / file.name)]
+    where = f" in {folder}" if folder else f" (set {backend.stage}.weights)" if backend not in PLANNED else ""
+    missing = "; ".join(f"{file.name} ({file.source})" for file in lacking)
+    found = f"{backend.name}: {backend.summary}" + (" (weights made by a rule, NOT REAL)" if is_rule_made(folder) else "")
+    remedy = f"bring {missing}{where}, or choose the embedded profile" if missing else ""
+    first = Finding(f"stage: {backend.stage}", found, "missing" if missing else "ok", remedy)
+    return [first, _musepose_memory(settings)] if backend.name == "musepose" else [first]
+
+
+def _there(path: Path) -> bool:
+    """A safetensors file stands for a file of the same stem; transformers writes its own under another stem."""
+    return path.exists() or path.with_suffix(".safetensors").exists() or (path.parent / "model.safetensors").exists()
+
+
+def _musepose_memory(settings: Settings) -> Finding:
+    """What the configured frame size, window and dtype take."""
+    import torch
+
+    from svad_ray.nets.musepose.memory import estimate
+
+    size, diffusion = settings.animate.size, settings.animate.diffusion
+    gpu = torch.cuda.is_available()
+    dtype = diffusion.dtype if diffusion.dtype != "auto" else "float16" if gpu else "float32"
+    parts = estimate(size, size, min(diffusion.window, settings.animate.frames), dtype)
+    total = parts.pop("total")
+    free = torch.cuda.mem_get_info()[0] / _GIB if gpu else psutil.virtual_memory().available / _GIB
+    text = f"about {total:.1f} GiB at {size} pixels, window {diffusion.window}, {dtype} (" + ", ".join(f"{k} {v:.1f}" for k, v in parts.items()) + ")"
+    enough = total < free
+    remedy = "" if enough else f"{free:.1f} GiB are free: set animate.size or animate.diffusion.window lower, or animate.diffusion.dtype=float16"
+    return Finding("memory: musepose", text, "ok" if enough else "note", remedy)
 
 
 def licence_markdown() -> str:
@@ -125,7 +156,7 @@ def licence_markdown() -> str:
 
 def _backend_row(b: Backend) -> str:
     needs = ", ".join([*b.models, *(f.name for f in b.files)]) or "nothing"
-    runs = "planned, GPU" if b.files else b.device.upper()
+    runs = "planned, GPU" if b in PLANNED else b.device.upper()
     return f"| {b.stage} | {b.name} | {runs} | {b.code_licence} | {b.weights_licence} | {_use(b.commercial, b.commercial_reason)} | {needs} |"
 
 

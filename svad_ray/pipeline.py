@@ -73,6 +73,30 @@ class Stages:
         return cls(**{stage: make(stage, settings.stage(stage)) for stage in STAGES})
 
 
+@dataclass(frozen=True)
+class Begun:
+    """What is known once the clip is generated."""
+
+    perception: Result[Perception]
+    warnings: tuple[str, ...]
+    animation: Result[Animation]
+    person: list[str]
+
+
+def begin(photo: Photo, settings: Settings, run: Runner, *, perceive: PerceiveStage, animate: AnimateStage) -> Begun:
+    """See the person and generate the clip: the first part of ``create``, which raises the same."""
+    from svad_ray.stages.perceive.gates import check
+
+    source = digest(photo.image)
+
+    seen = run.whole("perceive", perceive, lambda step: perceive(photo), inputs=[source])
+    warnings = check(photo, seen.value, largest=settings.perceive.largest, bust=settings.perceive.bust)
+
+    person = [source, seen.key]
+    animation = run.whole("animate", animate, lambda step: animate(photo, seen.value, progress=step.progress), inputs=person)
+    return Begun(seen, warnings, animation, person)
+
+
 def create(photo: Photo, settings: Settings, run: Runner, *, stages: Stages | None = None) -> Created:
     """Make the avatar of the person in ``photo``.
 
@@ -83,16 +107,9 @@ def create(photo: Photo, settings: Settings, run: Runner, *, stages: Stages | No
         QualityRejected: The photo does not show one whole person; the message says what to do.
         WeightsMissing, BackendUnavailable: A chosen backend cannot run here.
     """
-    from svad_ray.stages.perceive.gates import check
-
     s = stages or Stages.of(settings)
-    source = digest(photo.image)
-
-    seen = run.whole("perceive", s.perceive, lambda step: s.perceive(photo), inputs=[source])
-    warnings = check(photo, seen.value, largest=settings.perceive.largest, bust=settings.perceive.bust)
-
-    person = [source, seen.key]
-    animation = run.whole("animate", s.animate, lambda step: s.animate(photo, seen.value, progress=step.progress), inputs=person)
+    begun = begin(photo, settings, run, perceive=s.perceive, animate=s.animate)
+    seen, animation, person = begun.perception, begun.animation, begun.person
     clip = run.part(animation, "clip", lambda made: made.clip)
     photo_track = run.part(animation, "photo_track", lambda made: made.photo_track)
 
@@ -119,4 +136,4 @@ def create(photo: Photo, settings: Settings, run: Runner, *, stages: Stages | No
         lambda step: s.avatar(restored.value, track.value, photo, seen.value, photo_track.value, progress=step.progress, checkpoint=step.checkpoint),
         inputs=[restored.key, track.key, *person],
     )
-    return Created(photo, seen, warnings, animation, fused, restored, track, avatar)
+    return Created(photo, seen, begun.warnings, animation, fused, restored, track, avatar)

@@ -43,5 +43,6 @@ def test_signatures_are_the_interface(stage, name):
 
 
 def test_every_stage_has_an_embedded_and_a_planned_backend():
-    assert set(EMBEDDED) == set(STAGES) == {b.stage for b in PLANNED}
+    assert set(EMBEDDED) == set(STAGES) and all((stage, name) in registry() for stage, name in EMBEDDED.items())
+    assert {b.stage for b in PLANNED} | {stage for stage, name in registry() if name != EMBEDDED[stage]} == set(STAGES)
     assert len({(b.stage, b.name) for b in PLANNED} | registry().keys()) == len(PLANNED) + len(registry())

@@ -77,6 +77,6 @@ def network_size(height: int, width: int, resolution: int) -> tuple[int, int]:
 
 def to_network_size(image: np.ndarray, resolution: int) -> np.ndarray:
     """The picture at that size; Lanczos up, area averages down."""
-    height, width = network_size(*image.shape[:2], resolution)
+    height, width = network_size(image.shape[0], image.shape[1], resolution)
     up = resolution > min(image.shape[:2])
     return cv2.resize(image, (width, height), interpolation=cv2.INTER_LANCZOS4 if up else cv2.INTER_AREA)

@@ -13,7 +13,6 @@ A ``.safetensors`` file of the same stem is taken instead where there is one.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import pickle
 import zipfile
@@ -31,15 +30,14 @@ from transformers import CLIPVisionModelWithProjection
 from transformers.utils import logging as transformers_logging
 
 from svad_ray.errors import InputError, WeightsMissing
+from svad_ray.models.brought import fingerprint, is_rule_made
 from svad_ray.nets.musepose.keys import is_motion, is_position_table, to_diffusers
 from svad_ray.nets.musepose.networks import Denoiser, Networks, PoseGuider, ReferenceNet, Sizes, build_denoising, build_reference
 
-MARK = "RULE_MADE_WEIGHTS.txt"  # lies beside weights that are not trained ones
 BASE, ENCODER, VAE = "sd-image-variations-diffusers/unet", "sd-image-variations-diffusers/image_encoder", "sd-vae-ft-mse"
 DENOISING, REFERENCE, GUIDER, MOTION = (f"MusePose/{name}.pth" for name in ("denoising_unet", "reference_unet", "pose_guider", "motion_module"))
 SOURCES = {"MusePose": "the MusePose project", "sd-image-variations-diffusers": "lambdalabs, OpenRAIL", "sd-vae-ft-mse": "stabilityai, MIT"}
 UNUSED_BY_REFERENCE = ("conv_norm_out.weight", "conv_norm_out.bias", "conv_out.weight", "conv_out.bias")
-_EDGE = 1 << 20  # bytes at either end of a file that go into its fingerprint
 _SHOWN = 5  # tensors named in one message
 
 
@@ -67,7 +65,7 @@ def load_networks(folder: str | Path, *, dtype: torch.dtype = torch.float32, dev
         )
     networks = Networks(Denoiser(denoising), ReferenceNet(reference), guider, encoder, _pretrained(AutoencoderKL, root, VAE))
     networks.facts = {
-        "rule_made": (root / MARK).exists(),
+        "rule_made": is_rule_made(root),
         "fingerprint": fingerprint(root),
         "parameters": {name: sum(p.numel() for p in part.parameters()) for name, part in networks.parts.items()},
     }
@@ -220,22 +218,6 @@ def _config(root: Path, relative: str) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise InputError(f"{path} holds a {type(values).__name__}", expected="a model's configuration")
     return values
-
-
-def fingerprint(root: Path) -> dict[str, str]:
-    """Relative path -> hash of size, first and last mebibyte of every weight file: which weights these are, in a moment."""
-    found = (path for name in SOURCES for path in sorted((root / name).rglob("*")) if path.suffix in (".pth", ".bin", ".safetensors"))
-    return {str(path.relative_to(root)): _edges(path) for path in found}
-
-
-def _edges(path: Path) -> str:
-    size = path.stat().st_size
-    hashed = hashlib.sha256(str(size).encode())
-    with path.open("rb") as stream:
-        hashed.update(stream.read(_EDGE))
-        stream.seek(max(0, size - _EDGE))
-        hashed.update(stream.read(_EDGE))
-    return hashed.hexdigest()[:16]
 
 
 def _missing(root: Path, relative: str) -> WeightsMissing:

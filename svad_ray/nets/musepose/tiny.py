@@ -1,7 +1,7 @@
 """A complete checkpoint folder of small networks whose weights come from a rule, not from training.
 
 For trials of everything round the networks (tests, benchmarks, ``svad-ray create`` on a machine without the real files). The clip that it makes
-is noise; ``load.MARK`` lies beside the files so that every report says so.
+is noise; ``RULE_MADE`` lies beside the files so that every report says so.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from diffusers import AutoencoderKL
 from torch import Tensor, nn
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
-from svad_ray.nets.musepose.load import BASE, DENOISING, ENCODER, GUIDER, MARK, MOTION, REFERENCE, UNUSED_BY_REFERENCE, VAE
+from svad_ray.models.brought import RULE_MADE
+from svad_ray.nets.musepose.load import BASE, DENOISING, ENCODER, GUIDER, MOTION, REFERENCE, UNUSED_BY_REFERENCE, VAE
 from svad_ray.nets.musepose.networks import PoseGuider, Sizes, build_denoising, build_reference
 
 TINY = Sizes(channels=(32, 64, 64, 64), layers=1, context=32, heads=8)
@@ -44,7 +45,7 @@ def write_tiny(folder: str | Path, *, sizes: Sizes = TINY) -> Path:
     root = Path(folder)
     for part in ("MusePose", BASE):
         (root / part).mkdir(parents=True, exist_ok=True)
-    (root / MARK).write_text("These weights come from a rule, not from training: what they generate is noise.\n", encoding="utf-8")
+    (root / RULE_MADE).write_text("These weights come from a rule, not from training: what they generate is noise.\n", encoding="utf-8")
     denoising, reference = build_denoising(sizes), build_reference(sizes)
     weights = rule_weights("denoising_unet", denoising)
     torch.save({key: value for key, value in weights.items() if "motion_modules" not in key}, root / DENOISING)

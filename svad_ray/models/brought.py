@@ -1,0 +1,37 @@
+"""Checkpoints that the user brings: which ones they are, and whether they are real."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+RULE_MADE = "RULE_MADE_WEIGHTS.txt"
+"""Lies in a folder of weights that come from a rule and not from training."""
+_WEIGHTS = (".pth", ".pt", ".bin", ".ckpt", ".safetensors", ".onnx")
+_EDGE = 1 << 20  # bytes at either end of a file that count
+
+
+def is_rule_made(folder: str | Path) -> bool:
+    """Do the weights in ``folder`` come from a rule?"""
+    return bool(folder) and (Path(folder) / RULE_MADE).exists()
+
+
+def fingerprint(folder: str | Path) -> dict[str, str]:
+    """Relative path -> hash of size, first and last mebibyte of every weight file below ``folder``: which weights these are, in a moment.
+
+    Empty for an empty name or a folder that is not there.
+    """
+    root = Path(folder)
+    if not folder or not root.is_dir():
+        return {}
+    return {path.relative_to(root).as_posix(): _edges(path) for path in sorted(root.rglob("*")) if path.suffix in _WEIGHTS}
+
+
+def _edges(path: Path) -> str:
+    size = path.stat().st_size
+    hashed = hashlib.sha256(str(size).encode())
+    with path.open("rb") as stream:
+        hashed.update(stream.read(_EDGE))
+        stream.seek(max(0, size - _EDGE))
+        hashed.update(stream.read(_EDGE))
+    return hashed.hexdigest()[:16]
