@@ -67,6 +67,7 @@ class Backend:
 
 _CLASSES: dict[tuple[str, str], str] = {
     ("perceive", "mediapipe"): "svad_ray.stages.perceive.embedded:MediaPipePerceive",
+    ("perceive", "dwpose"): "svad_ray.stages.perceive.dwpose:DWPosePerceive",
     ("animate", "reprojection"): "svad_ray.stages.animate.embedded:ReprojectionAnimate",
     ("animate", "musepose"): "svad_ray.stages.animate.musepose:MusePoseAnimate",
     ("animate", "wan-animate"): "svad_ray.stages.animate.wan:WanAnimate",

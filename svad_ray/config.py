@@ -35,11 +35,12 @@ class StageConfig(BaseModel):
 
 
 class PerceiveConfig(StageConfig):
-    """largest: take the largest of several people. bust: accept a half-body photo, marked as such."""
+    """largest: take the largest of several people. bust: accept a half-body photo, marked as such. weights: folder of DWPose's files."""
 
     backend: str = EMBEDDED["perceive"]
     largest: bool = False
     bust: bool = False
+    weights: str = ""
 
 
 class DiffusionConfig(BaseModel):
@@ -51,6 +52,7 @@ class DiffusionConfig(BaseModel):
         shorten: MusePose: end the last window with the last frame instead of filling it up with the last pose, which is quicker and differs
             slightly from the original.
         dtype: "auto" = float16 on a GPU, float32 on the CPU.
+        align: Bring the driving skeleton onto the photo's own key points: "photo", as "official" code does it with its faults, or "none".
     """
 
     model_config = _FROZEN
@@ -60,6 +62,7 @@ class DiffusionConfig(BaseModel):
     overlap: int = Field(default=4, ge=0)
     shorten: bool = False
     dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
+    align: Literal["photo", "official", "none"] = "photo"
 
 
 class AnimateConfig(StageConfig):

@@ -16,7 +16,7 @@ LAYERS = {
     0: ["errors", "conventions", "subject", "usage", "backends", "config", "__init__"],
     1: ["geometry", "models", "photo"],
     2: ["body", "splat", "store"],
-    3: ["nets", "fitting", "motion", "ledger"],
+    3: ["nets", "fitting", "motion", "pose", "ledger"],
     4: ["stages"],
     5: ["pipeline", "export", "evaluate"],
     6: ["local", "deliver", "fulfil"],

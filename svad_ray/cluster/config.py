@@ -56,12 +56,26 @@ class Training(BaseModel):
         return {"CPU": self.cpus} | ({"GPU": self.gpus} if self.gpus else {})
 
 
+class Windows(BaseModel):
+    """Actors over which the denoising of one clip is spread (``cluster.diffusion``), for each worker of the generate pool.
+
+    Attributes:
+        workers: How many; 0 = the generate worker does it by itself.
+        cpus, gpus: Of one actor.
+    """
+
+    model_config = _FROZEN
+    workers: int = Field(default=0, ge=0)
+    cpus: float = Field(default=1.0, ge=0)
+    gpus: float = Field(default=0.0, ge=0)
+
+
 class ClusterConfig(BaseModel):
     """A bulk run.
 
     Attributes:
         generate: Perceive and animate, a subject at a time. fuse: Identity, a block of frames at a time. restore: Restoration, likewise.
-        train: Fit and avatar.
+        train: Fit and avatar. windows: Helpers of a generate worker whose backend is MusePose.
         exports: Written for every subject besides the avatar folder: "ply", "turntable", "report".
         kit: "module:attribute" of a ``svad_ray.fulfil.Kit`` with backends of your own; empty = the product's.
         app: Name of the Serve application that ``via: serve`` calls.
@@ -76,6 +90,7 @@ class ClusterConfig(BaseModel):
     fuse: Pool = Pool()
     restore: Pool = Pool()
     train: Training = Training()
+    windows: Windows = Windows()
     exports: tuple[Literal["ply", "turntable", "report"], ...] = ("ply",)
     kit: str = ""
     app: str = "svad-ray"

@@ -10,6 +10,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import ray
@@ -17,6 +18,7 @@ import torch
 from ray.exceptions import ActorDiedError, ActorUnavailableError, ObjectLostError, RayTaskError
 from torch import Tensor
 
+from svad_ray.cluster.config import ClusterConfig
 from svad_ray.cluster.session import assigned_cpus
 from svad_ray.errors import StageFailed
 from svad_ray.nets.musepose.load import load_networks
@@ -150,6 +152,22 @@ class SpreadPredict:
                 return
             except _AWAY:
                 time.sleep(pause)
+
+
+@lru_cache(maxsize=1)
+def spread_for(weights: str, dtype: str, config: ClusterConfig) -> SpreadPredict:
+    """The actors of this worker, started once; they end with it."""
+    windows = config.windows
+    device = "cuda" if windows.gpus else "cpu"
+    return SpreadPredict(
+        weights,
+        workers=windows.workers,
+        dtype=dtype,
+        device=device,
+        cpus=windows.cpus,
+        gpus=windows.gpus,
+        label_selector=config.label_selector or None,
+    )
 
 
 def moved(conditions: Conditions, device: torch.device, dtype: torch.dtype | None) -> Conditions:

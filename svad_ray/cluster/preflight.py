@@ -34,11 +34,14 @@ def check_resources(config: ClusterConfig) -> None:
     total = {kind: sum(node.get(kind, 0.0) for node in nodes) for kind in ("CPU", "GPU")}
     pools = {kind: sum(getattr(config, name).workers * getattr(getattr(config, name), field) for name in POOLS) for kind, field in _FIELDS}
     for kind, field in _FIELDS:
+        pools[kind] += config.generate.workers * config.windows.workers * getattr(config.windows, field)
+    for kind, field in _FIELDS:
         needed = pools[kind] + getattr(config.train, field)
         if needed > total[kind] + 1e-6:
             raise BackendUnavailable(
                 f"the workers and one training task need {needed:g} {kind} at once, the cluster has {total[kind]:g}",
                 expected=", ".join(f"{name} {getattr(config, name).workers} x {getattr(getattr(config, name), field):g}" for name in POOLS)
+                + f", windows {config.generate.workers * config.windows.workers} x {getattr(config.windows, field):g}" * bool(config.windows.workers)
                 + f", train {getattr(config.train, field):g}",
                 remedy="use fewer workers or smaller shares, or add nodes; otherwise training would wait for ever",
             )
@@ -104,7 +107,8 @@ _FIELDS = (("CPU", "cpus"), ("GPU", "gpus"))
 
 def _asks(config: ClusterConfig) -> list[tuple[str, dict[str, float]]]:
     pools = [(name, {"CPU": getattr(config, name).cpus, "GPU": getattr(config, name).gpus}) for name in POOLS]
-    return [*pools, ("train", {"CPU": config.train.cpus, "GPU": config.train.gpus})]
+    windows = [("windows", {"CPU": config.windows.cpus, "GPU": config.windows.gpus})] if config.windows.workers else []
+    return [*pools, *windows, ("train", {"CPU": config.train.cpus, "GPU": config.train.gpus})]
 
 
 def _usable_nodes(config: ClusterConfig) -> list[dict[str, float]]:

@@ -176,11 +176,22 @@ class GenerateWorker:
     def _front(self, request: SubjectRequest) -> FrontRunner:
         run = FrontRunner(self.job.work, request.settings, body_id=self.kit.body_id(request.settings))
         stages = self.kit.stages(request.settings)
+        self._spread(stages.animate)
         try:
             pipeline.create(read_photo(request, self.kit), request.settings, run, stages=stages)
         except _Reached:
             return run
         raise RuntimeError("the pipeline has no frame steps")
+
+    def _spread(self, animate: Any) -> None:
+        """Give the animate stage actors to denoise on, if there shall be some and it can use them."""
+        if not (self.job.config.windows.workers and hasattr(animate, "predict")):
+            return
+        from svad_ray.cluster.diffusion import spread_for
+        from svad_ray.stages.animate.musepose import device_and_dtype
+
+        _, dtype = device_and_dtype(animate.config.diffusion.dtype)
+        animate.predict = spread_for(animate.config.weights, str(dtype).removeprefix("torch."), self.job.config)
 
     def _pixels(self, run: FrontRunner, orders: dict[str, dict[str, Any]]) -> bytes:
         """The block's frames as the next worker needs them; nothing when it is done."""

@@ -17,7 +17,7 @@ from svad_ray.body import load_body
 from svad_ray.body.names import WHOLEBODY_NAMES, WHOLEBODY_TO_OUTPUT
 from svad_ray.errors import ConfigError, InputError
 from svad_ray.export.frames import FrameOptions, export_frames, forget_damaged
-from svad_ray.export.frames.labels import HIDDEN, OUTSIDE, SEEN, Labeller, visibility
+from svad_ray.motion.labels import HIDDEN, OUTSIDE, SEEN, Labeller, visibility
 from svad_ray.store import ArtefactStore, Key
 
 sys.path.insert(0, str(Path(__file__).parent))

@@ -92,3 +92,26 @@ def test_the_embedded_backend_fills_the_same_interface():
     points, scores = MediaPipePose(perceive)([photo.image])
     assert points.shape == (1, 133, 2) and scores[0, :17].min() > 0.3
     assert points[0, 0, 1] < points[0, 11, 1] < points[0, 15, 1]  # nose above hip above ankle
+
+
+@pytest.mark.models
+def test_the_perceive_backend_takes_its_points_from_dwpose(folder):
+    from svad_ray.config import PerceiveConfig
+    from svad_ray.errors import SvadError
+    from svad_ray.evaluate.synthetic.demo import demo_person
+    from svad_ray.photo import decode_photo
+    from svad_ray.stages.perceive.dwpose import DWPosePerceive
+
+    with pytest.raises(WeightsMissing, match=r"yolox_l.onnx from the DWPose project"):
+        DWPosePerceive().setup()
+    perceive = DWPosePerceive(PerceiveConfig(backend="dwpose", weights=str(folder)))
+    try:
+        perceive.setup()
+        photo = decode_photo(demo_person(0).png, name="demo")
+    except SvadError as error:
+        pytest.skip(f"model packages cannot be had here: {error.found}")
+    seen = perceive(photo)
+    np.testing.assert_allclose(seen.scores, 0.6)
+    assert np.ptp(seen.keypoints, axis=0).max() == 0 and seen.mask.max() > 0.9 and seen.face_mesh is not None
+    (frame,) = perceive.track(photo.image[None])
+    np.testing.assert_array_equal(frame.keypoints, seen.keypoints)

@@ -12,9 +12,9 @@ import numpy as np
 
 from svad_ray.body.model import Body
 from svad_ray.errors import InputError, StoreError, SvadError
-from svad_ray.export.frames.labels import FrameLabels, Labeller
 from svad_ray.export.frames.sample import SMPLX, Sample
 from svad_ray.ledger.requests import folder_name
+from svad_ray.motion.labels import FrameLabels, Labeller
 from svad_ray.store import ArtefactStore, Key, digest
 from svad_ray.store.files import Files
 from svad_ray.store.verify import SUBJECTS, WORK, run_roots

@@ -15,6 +15,8 @@ from svad_ray.conventions import to_uint8
 from svad_ray.errors import WeightsMissing
 from svad_ray.fitting.surface import clothe
 from svad_ray.motion import load_motion, retarget
+from svad_ray.pose.align import align
+from svad_ray.pose.openpose import OpenPose, from_wholebody
 from svad_ray.stages.animate.embedded import fit_photo, spread
 from svad_ray.stages.animate.skeleton import draw_poses, driving_poses
 from svad_ray.stages.base import Progress, silent
@@ -60,8 +62,9 @@ class DrivenAnimate:
         progress(_FITTED)
         track = retarget(spread(load_motion(config.motion, self.body), config.frames), person=person, body=self.body, size=size)
         poses, silhouettes = driving_poses(self.body, track)
-        progress(_DRAWN)
         square, transform = framed(photo.image, perception.mask, size)
+        poses = self._aligned(poses, perception, transform)
+        progress(_DRAWN)
         frames = self._generate(
             square,
             draw_poses(poses, size, size),
@@ -71,6 +74,16 @@ class DrivenAnimate:
         masks, remarks = self._masks(frames, silhouettes)
         progress(1.0)
         return Animation(Clip(frames, masks, track, remarks), person)
+
+    def _aligned(self, poses: list[OpenPose], perception: Perception, transform: np.ndarray) -> list[OpenPose]:
+        """The driving skeletons on the photo's own key points, as the original brings every driver onto its photo."""
+        how, size = self.config.diffusion.align, self.config.size
+        if how == "none":
+            return poses
+        points = perception.keypoints @ transform[:, :2].T + transform[:, 2]
+        reference = from_wholebody(points, perception.scores, width=size, height=size)
+        square = (size, size)
+        return align(reference, poses, reference_size=square, video_size=square, official=how == "official").poses
 
     def _load(self) -> None:
         raise NotImplementedError

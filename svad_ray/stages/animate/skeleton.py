@@ -10,7 +10,7 @@ import numpy as np
 
 from svad_ray.body.model import Body
 from svad_ray.conventions import WHOLEBODY_BODY
-from svad_ray.export.frames.labels import SEEN, Labeller
+from svad_ray.motion.labels import SEEN, Labeller
 from svad_ray.pose.draw import draw_pose
 from svad_ray.pose.openpose import OpenPose, from_wholebody
 from svad_ray.subject import BodyTrack
