@@ -54,8 +54,8 @@ def write_tiny(folder: str | Path, *, sizes: Sizes = TINY) -> Path:
     torch.save(rule_weights("pose_guider", PoseGuider(sizes.channels[0], sizes.guider)), root / GUIDER)
     reference.save_config(root / BASE)
     torch.save(rule_weights("base", reference), root / BASE / "diffusion_pytorch_model.bin")
-    _encoder(sizes.context).save_pretrained(root / ENCODER)
-    _vae().save_pretrained(root / VAE)
+    image_encoder(sizes.context).save_pretrained(root / ENCODER)
+    vae().save_pretrained(root / VAE)
     return root
 
 
@@ -68,7 +68,8 @@ def _published(key: str) -> str:
     return f"{head}.motion_modules.{number}.temporal_transformer.{rest}"
 
 
-def _encoder(channels: int) -> CLIPVisionModelWithProjection:
+def image_encoder(channels: int) -> CLIPVisionModelWithProjection:
+    """A small CLIP image encoder."""
     config = CLIPVisionConfig(
         hidden_size=32, intermediate_size=64, projection_dim=channels, num_hidden_layers=2, num_attention_heads=4, patch_size=32
     )
@@ -77,7 +78,8 @@ def _encoder(channels: int) -> CLIPVisionModelWithProjection:
     return model
 
 
-def _vae() -> AutoencoderKL:
+def vae() -> AutoencoderKL:
+    """A small autoencoder."""
     model = AutoencoderKL(
         down_block_types=("DownEncoderBlock2D",) * 4,
         up_block_types=("UpDecoderBlock2D",) * 4,
