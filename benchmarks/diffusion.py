@@ -5,8 +5,8 @@
 The twin does what MusePose's code does (spec: generation 3, "Reference attention" and "Sampler"): the reference network runs on a batch of two; keys
 and values of its tokens are projected anew in every layer and step, repeated over the frames, for both halves of guidance; the unconditional half's
 self-attention is then computed again without them; cross-attention to the one image token is computed in full; frames are decoded one by one.
-Ratios of medians of interleaved rounds. What is gained depends on how much of the work is spatial attention, so two sizes are printed; at 768 pixels the
-latents are 96 x 96.
+Ratios of medians of interleaved rounds. What is gained depends on how much of the work is spatial attention, so two sizes are
+printed; at 768 pixels the latents are 96 x 96.
 """
 
 from __future__ import annotations

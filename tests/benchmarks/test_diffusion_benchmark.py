@@ -1,8 +1,9 @@
 """The diffusion benchmark compares equal outputs and prints ratios."""
 
-import diffusion
 import pytest
 import torch
+
+from benchmarks import diffusion
 
 
 @pytest.fixture(autouse=True)

@@ -70,6 +70,7 @@ def test_windows_and_halves_on_two_workers_equal_one_process(networks, spread):
         torch.testing.assert_close(denoise(spread, given, OPTIONS), alone, atol=1e-5, rtol=0)
 
 
+@pytest.mark.slow
 def test_a_worker_that_dies_between_steps_costs_nothing(networks, spread):
     given = conditions(networks, 3)
     alone = denoise(HerePredict(networks), given, OPTIONS)

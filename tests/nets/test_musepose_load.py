@@ -168,6 +168,7 @@ def test_frames_are_streamed(networks):
     assert [len(batch) for batch in batches] == [2, 2, 1] and said == sorted(said) and said[-1] == 1.0
 
 
+@pytest.mark.slow
 def test_five_hundred_and_one_frames(networks):
     options = SamplerOptions(steps=1, decode_batch=64)
     assert len(generate(networks, photo(), poses(501), width=64, height=64, options=options)) == 501
