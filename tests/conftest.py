@@ -1,7 +1,11 @@
 """Modules that several test folders share."""
 
+import os
 import sys
 from pathlib import Path
+
+# Ray fixes its authentication when it is imported, and some test modules import it: driver and cluster must mean the same.
+os.environ.update(RAY_AUTH_MODE="disabled", RAY_USAGE_STATS_ENABLED="0")
 
 for folder in (Path(__file__).parent, Path(__file__).parent / "cluster"):  # the tiny pipeline, and its scripted form
     if str(folder) not in sys.path:

@@ -6,7 +6,10 @@ endpoints, ``metrics`` and ``view`` show.
 """
 
 import os
+import sys
 
 # Ray reads these when it is imported, and its own defaults depend on what lies in the home folder: they are decided here, before any import of it.
+# Once it is imported its authentication is fixed, and a cluster that is started with another one destroys every actor at once.
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-os.environ.setdefault("RAY_AUTH_MODE", "token")
+if "ray" not in sys.modules:
+    os.environ.setdefault("RAY_AUTH_MODE", "token")

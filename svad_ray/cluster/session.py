@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import secrets
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -41,14 +42,14 @@ def connect(address: str | None = None, **options: Any) -> None:
         options: For ``ray.init``: num_cpus, num_gpus, object_store_memory, ...
 
     Raises:
-        BackendUnavailable: There is no cluster at ``address``.
+        BackendUnavailable: There is no cluster at ``address``, or one was to be started by a process that imported ray before ``svad_ray.cluster``.
     """
+    if "ray" in sys.modules and sys.modules["ray"].is_initialized():
+        return
     if not (address or os.environ.get("RAY_ADDRESS")):
         own_token()
     import ray
 
-    if ray.is_initialized():
-        return
     address = address or os.environ.get("RAY_ADDRESS") or None
     common: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
     if address is None:
@@ -65,6 +66,11 @@ def connect(address: str | None = None, **options: Any) -> None:
 
 def own_token() -> None:
     """Give the cluster that starts here a token of its own, known to this process and its children only, when none is at hand."""
+    if "RAY_AUTH_MODE" not in os.environ:
+        raise BackendUnavailable(
+            "ray was imported before svad_ray.cluster, so that its authentication is fixed and off",
+            remedy="import svad_ray.cluster first, or set RAY_AUTH_MODE=token (or disabled) in the environment",
+        )
     at_hand = os.environ.get("RAY_AUTH_TOKEN") or os.environ.get("RAY_AUTH_TOKEN_PATH") or _HOME_TOKEN.exists()
     if os.environ["RAY_AUTH_MODE"] == "token" and not at_hand:
         os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)

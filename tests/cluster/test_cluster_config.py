@@ -59,3 +59,11 @@ def test_authentication_and_telemetry_do_not_depend_on_the_home_folder(tmp_path)
     ).stdout
     assert said.split()[0] == "disabled"
     assert not (tmp_path / ".ray").exists()
+
+
+def test_a_cluster_is_not_started_with_another_authentication_than_rays(tmp_path):
+    """Ray reads it at its import; a cluster of another kind would destroy every actor of this process."""
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")} | {"HOME": str(tmp_path)}
+    program = "import ray; from svad_ray.cluster.session import connect; connect()"
+    done = subprocess.run([sys.executable, "-c", program], env=clean, capture_output=True, text=True)
+    assert done.returncode != 0 and "ray was imported before svad_ray.cluster" in done.stderr

@@ -92,8 +92,16 @@ def test_a_full_disk_stops_the_run_and_gives_nobody_up(tmp_path):
     assert markers(tmp_path).keys() <= {str(requests[0].key)}
 
 
+def nothing(job, rows):
+    """Instead of the frame pools: they end before their first row."""
+    raise RuntimeError("scripted end of the pools")
+
+
 @pytest.mark.slow
-def test_a_torn_artefact_is_made_again(tmp_path):
+@pytest.mark.parametrize("pools", [True, False], ids=["in the pools", "in the training task"])
+def test_a_torn_artefact_is_made_again(tmp_path, monkeypatch, pools):
+    from svad_ray.cluster import bulk
+
     requests = [scripted.request("person")]
     run(requests, tmp_path)
     wanted = {p.name: p.read_bytes() for p in (tmp_path / "subjects").rglob("avatar/*")}
@@ -105,6 +113,8 @@ def test_a_torn_artefact_is_made_again(tmp_path):
     torn = next((tmp_path / "work" / "restore").rglob("*.png"))
     torn.write_bytes(torn.read_bytes()[:50])
     next((tmp_path / "work" / "identity").rglob("COMMITTED.json")).write_text('{"attempt": "att')
+    if not pools:
+        monkeypatch.setattr(bulk, "dataset", nothing)
     summary = run(requests, tmp_path)
     assert summary.committed == 1
     assert {p.name: p.read_bytes() for p in (tmp_path / "subjects").rglob("avatar/*")} == wanted
