@@ -38,6 +38,7 @@ def test_a_subject_is_trained_while_another_is_still_generated(tmp_path, monkeyp
     assert min(committed) < generated[-1], "the first avatar waited for the last clip"
 
 
+@pytest.mark.slow
 def test_what_is_finished_is_not_done_again(tmp_path):
     requests = [scripted.request(f"person {i}") for i in range(3)]
     run(requests, tmp_path)
@@ -120,6 +121,7 @@ def test_a_torn_artefact_is_made_again(tmp_path, monkeypatch, pools):
     assert {p.name: p.read_bytes() for p in (tmp_path / "subjects").rglob("avatar/*")} == wanted
 
 
+@pytest.mark.slow
 def test_quarantine_is_released_on_request(tmp_path):
     bad = scripted.request("bad", fit=scripted.RAISE)
     assert run([bad], tmp_path).quarantined == 1
@@ -130,6 +132,7 @@ def test_quarantine_is_released_on_request(tmp_path):
     assert run([bad], tmp_path).found_done == 0
 
 
+@pytest.mark.slow
 def test_the_figures_are_prometheus_metrics(ray_cluster):
     import urllib.request
 
