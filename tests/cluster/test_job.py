@@ -49,6 +49,7 @@ def head(tmp_path):
     env |= {"SVAD_CACHE": os.environ.get("SVAD_CACHE") or os.path.expanduser("~/.cache/svad-ray"), "OMP_NUM_THREADS": "1"}
     ray = str(Path(sys.executable).with_name("ray"))
     command = [ray, "start", "--head", "--block", f"--port={port}", f"--dashboard-port={dashboard}", "--node-ip-address=127.0.0.1", "--num-cpus=2"]
+    command.append(f"--dashboard-agent-listen-port={free_port()}")  # its usual one belongs to the Ray of the other tests, and jobs need an agent
     process = subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline:
