@@ -117,6 +117,7 @@ def learned(seed: int) -> dict[str, float]:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1500)
 def test_it_learns_to_read_the_reference_and_the_skeleton():
     errors = learned(seed=0)
     assert errors["right"] < MARGIN * errors["other person"], errors
