@@ -29,6 +29,7 @@ _PAIRS = {
 }
 _ARMS = (((2, 3, 4), 1), ((5, 6, 7), 0))  # shoulder, elbow, wrist; number of the hand
 _LEGS = ((8, 9, 10), (11, 12, 13))  # hip, knee, ankle
+_HANGS_ON = {0: NECK, 2: NECK, 5: NECK, 8: NECK, 11: NECK, 3: 2, 4: 3, 6: 5, 7: 6, 9: 8, 10: 9, 12: 11, 13: 12}
 CANVAS_WIDTH = 1024  # pixels of the drawing, whatever the video's size
 FRAME_HEIGHT = 768  # pixels of the frames in the end
 
@@ -58,23 +59,27 @@ def align(
 
     Args:
         reference_size, video_size: (height, width) of the pictures. frame: Which frame of the video is measured.
-        official: As the published code does, with its two faults: points that are missing (-1) take part in lengths as if they were there, and an
-            infinite factor (both ears at one point) stays infinite. Otherwise a part that cannot be measured takes the mean of the others.
+        official: As the published code does, with its two faults: points that are missing (-1), and body points of too low a score to be drawn,
+            take part in lengths as if they were there, and an infinite factor (both ears at one point) stays infinite. Otherwise a part that
+            cannot be measured takes the mean of the others, a part whose anchor is missing follows the next joint towards the neck that is
+            there, and people without a neck are brought together by the points that both have.
 
     Raises:
-        InputError: The video has no frames, or no ``frame``.
+        InputError: The video has no frames, or no ``frame``; or its measured frame and the photo have no body point in common.
     """
     if not 0 <= frame < len(video):
         raise InputError(f"the driving clip has {len(video)} poses and frame {frame} was to be measured", remedy="choose another motion")
     wide = reference_size[1] / reference_size[0]
     own, driven = reference.scaled(wide), [pose.scaled(video_size[1] / video_size[0]) for pose in video]
-    seen = [_there(pose) for pose in video]
-    factors = _official_factors(own, driven[frame]) if official else _factors(own, driven[frame], _there(reference), seen[frame])
-    offset = own.body[NECK] - driven[frame].body[NECK]
-    poses = [_moved(pose, factors, offset, there, official=official).scaled(1 / wide) for pose, there in zip(driven, seen)]
-    if not official:
-        poses = [_without(pose, there) for pose, there in zip(poses, seen)]
-    return Aligned(poses, factors)
+    if official:
+        factors = _official_factors(own, driven[frame])
+        offset = own.body[NECK] - driven[frame].body[NECK]
+        return Aligned([_moved(pose, factors, offset, _given(pose)).scaled(1 / wide) for pose in driven], factors)
+    own_seen, seen = _seen(reference), [_seen(pose) for pose in video]
+    factors = _factors(own, driven[frame], own_seen, seen[frame])
+    moved = [_moved(pose, factors, np.zeros(2), there, anchors=_anchors(there)) for pose, there in zip(driven, seen)]
+    offset = _offset(own, moved[frame], own_seen, seen[frame])
+    return Aligned([_without(_shifted(pose, offset).scaled(1 / wide), there) for pose, there in zip(moved, seen)], factors)
 
 
 def canvas_size(video_size: tuple[int, int]) -> tuple[int, int]:
@@ -87,13 +92,47 @@ def frame_size(reference_size: tuple[int, int]) -> tuple[int, int]:
     return FRAME_HEIGHT, int(FRAME_HEIGHT / reference_size[0] * reference_size[1]) // 2 * 2
 
 
-def _there(pose: OpenPose) -> OpenPose:
-    """Which points are there: a pose of truths (N, 1)."""
+def _given(pose: OpenPose) -> OpenPose:
+    """Which points have coordinates: a pose of truths (N, 1)."""
 
     def known(points: np.ndarray) -> np.ndarray:
         return ~np.any(points == MISSING, axis=-1, keepdims=True)
 
     return replace(pose, body=known(pose.body), hands=known(pose.hands), face=known(pose.face))
+
+
+def _seen(pose: OpenPose) -> OpenPose:
+    """Which points are there: those with coordinates, and of the body only those that are certain enough to be drawn."""
+    given = _given(pose)
+    return replace(given, body=given.body & pose.drawn[:, None])
+
+
+def _anchors(there: OpenPose) -> dict[int, int | None]:
+    """Joint -> itself or, where it is missing, the next joint towards the neck that is there; None without one."""
+
+    def nearest(joint: int) -> int | None:
+        if there.body[joint, 0]:
+            return joint
+        return nearest(_HANGS_ON[joint]) if joint in _HANGS_ON else None
+
+    return {joint: nearest(joint) for joint in (NECK, *_HANGS_ON)}
+
+
+def _offset(own: OpenPose, moved: OpenPose, own_there: OpenPose, there: OpenPose) -> np.ndarray:
+    """(2,) from the moved person to the photo's: neck on neck, or the mean of all body points that both have."""
+    common = (own_there.body & there.body)[:, 0]
+    if not common.any():
+        raise InputError(
+            "the photo and the driving pose have no body point in common",
+            expected="the same part of a body in both",
+            remedy="choose another motion or photo, or --set animate.diffusion.align=none",
+        )
+    points = np.flatnonzero(common) if not common[NECK] else [NECK]
+    return (own.body[points] - moved.body[points]).mean(0)
+
+
+def _shifted(pose: OpenPose, offset: np.ndarray) -> OpenPose:
+    return replace(pose, body=pose.body + offset, hands=pose.hands + offset, face=pose.face + offset)
 
 
 def _length(points: np.ndarray, a: int, b: int) -> float:
@@ -138,14 +177,22 @@ def _factors(own: OpenPose, driven: OpenPose, own_there: OpenPose, driven_there:
     return factors
 
 
-def _moved(pose: OpenPose, factors: dict[str, float], offset: np.ndarray, there: OpenPose, *, official: bool) -> OpenPose:
-    """One frame: every part scaled about its anchor, which has moved with the part before."""
-    old, body, hands = pose.body, pose.body.copy(), pose.hands.copy()
+def _moved(
+    pose: OpenPose, factors: dict[str, float], offset: np.ndarray, there: OpenPose, *, anchors: dict[int, int | None] | None = None
+) -> OpenPose:
+    """One frame: every part scaled about its anchor, which has moved with the part before; in the end all by ``offset``.
 
-    def grown(points: np.ndarray, anchor: int, factor: float) -> np.ndarray:
+    Args:
+        anchors: Instead of each joint; a part without any is scaled about the middle of the body points that are there. None = the joints.
+    """
+    old, body, hands = pose.body, pose.body.copy(), pose.hands.copy()
+    middle = old[there.body[:, 0]].mean(0) if there.body.any() else np.zeros(2)
+
+    def grown(points: np.ndarray, joint: int, factor: float) -> np.ndarray:
         """``points``, carried along with their anchor and scaled about it (in single precision, as OpenCV's rotation matrix takes it)."""
-        carried = points + (body[anchor] - old[anchor])
-        return factor * carried + (1 - factor) * body[anchor].astype(np.float32).astype(np.float64)
+        anchor = joint if anchors is None else anchors[joint]
+        was, now = (middle, middle) if anchor is None else (old[anchor], body[anchor])
+        return factor * (points + (now - was)) + (1 - factor) * now.astype(np.float32).astype(np.float64)
 
     with np.errstate(invalid="ignore"):
         body[0] = grown(old[0], NECK, factors["neck"])

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from svad_ray.errors import InputError
 from svad_ray.pose.align import align
-from svad_ray.pose.openpose import MISSING, OpenPose
+from svad_ray.pose.openpose import MISSING, OpenPose, from_wholebody
 
 SIZES = {"reference_size": (512, 384), "video_size": (480, 640)}
 
@@ -81,3 +81,54 @@ def test_both_ears_at_one_point_do_not_lose_the_face():
 def test_no_poses_are_refused():
     with pytest.raises(InputError, match="0 poses"):
         align(person(), [], **SIZES)
+
+
+WRIST, ELBOW, SHOULDERS = 9, 7, (5, 6)  # of COCO-WholeBody: the person's left arm, joints 7 and 6 of OpenPose
+
+
+def detected(seed, *, unseen=(), off=(0.0, 0.0)):
+    """A person as a detector reports one: points that it is not certain of have a place all the same, here a far one."""
+    random = np.random.default_rng(seed)
+    points, scores = random.uniform(100, 300, (133, 2)), np.ones(133)
+    points[list(unseen)], scores[list(unseen)] = random.uniform(2000, 3000, 2), 0.05
+    return from_wholebody(points + off, scores, width=400, height=400)
+
+
+SQUARE = {"reference_size": (400, 400), "video_size": (400, 400)}
+
+
+def test_joints_of_low_score_take_no_part_in_lengths():
+    reference = detected(1)
+    for unseen, scale, names in ((WRIST, "arm_lower", "arm_lower hand"), (ELBOW, "arm_upper", "arm_lower arm_upper hand")):
+        whole, partly = (align(reference, [detected(2, unseen=points)], **SQUARE).scales for points in ((), (unseen,)))
+        other_arm = [
+            np.linalg.norm(pose.body[a] - pose.body[b]) for pose in (reference, detected(2)) for a, b in [(3, 4) if scale == "arm_lower" else (2, 3)]
+        ]
+        assert partly[scale] == pytest.approx(other_arm[0] / other_arm[1])
+        assert {name for name in whole if whole[name] != pytest.approx(partly[name])} == set(names.split())
+        official = [align(reference, [detected(2, unseen=points)], official=True, **SQUARE).scales[scale] for points in ((), (unseen,))]
+        assert official[0] > 1.2 * official[1]  # the far joint is taken for a long arm
+
+
+def test_a_part_whose_anchor_is_not_seen_follows_the_next_joint_that_is():
+    reference, frames = detected(1), [detected(2), detected(3, unseen=(ELBOW,))]
+    got, whole = (align(reference, [frames[0], pose], **SQUARE) for pose in (frames[1], detected(3)))
+    shoulder, wrist = got.poses[1].body[5], got.poses[1].body[7]
+    np.testing.assert_allclose(shoulder, whole.poses[1].body[5])  # the shoulder does not know of the elbow
+    np.testing.assert_allclose(wrist - shoulder, got.scales["arm_lower"] * (frames[1].body[7] - frames[1].body[5]), atol=1e-6)
+    assert (got.poses[1].body[6] == MISSING).all() and not got.poses[1].drawn[6] and got.poses[1].drawn[7]
+
+
+def test_people_without_a_neck_are_brought_together_by_what_both_have():
+    same = detected(4, unseen=SHOULDERS)
+    got = align(same, [detected(4, unseen=SHOULDERS, off=(60.0, -25.0))], **SQUARE)
+    seen = same.drawn
+    assert 10 < seen.sum() < 16 and (got.poses[0].drawn == seen).all()
+    np.testing.assert_allclose(got.poses[0].body[seen], same.body[seen], atol=1e-7)
+    np.testing.assert_allclose(got.poses[0].hands, same.hands, atol=1e-7)
+
+
+def test_nothing_in_common_is_refused():
+    upper, lower = tuple(range(11)), tuple(range(11, 17))
+    with pytest.raises(InputError, match="no body point in common"):
+        align(detected(1, unseen=upper), [detected(2, unseen=lower)], **SQUARE)
