@@ -52,6 +52,8 @@ class DiffusionConfig(BaseModel):
         shorten: MusePose: end the last window with the last frame instead of filling it up with the last pose, which is quicker and differs
             slightly from the original.
         dtype: "auto" = float16 on a GPU, float32 on the CPU.
+        decode_batch: Frames decoded at once; 1 takes the least memory. compile: Let torch compile the denoising network, which takes minutes before
+            the first step and pays on a GPU with many clips.
         align: Bring the driving skeleton onto the photo's own key points: "photo", as "official" code does it with its faults, or "none".
     """
 
@@ -62,6 +64,8 @@ class DiffusionConfig(BaseModel):
     overlap: int = Field(default=4, ge=0)
     shorten: bool = False
     dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
+    decode_batch: int = Field(default=4, ge=1)
+    compile: bool = False
     align: Literal["photo", "official", "none"] = "photo"
 
 

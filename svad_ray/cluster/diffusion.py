@@ -45,12 +45,14 @@ class WindowWorker:
     """An actor that holds the networks and predicts pieces of any run whose conditions it was given.
 
     Args:
-        weights: Checkpoint folder, on the worker's node. dtype: "float32", ... device: "cpu" or "cuda".
+        weights: Checkpoint folder, on the worker's node. dtype: "float32", ... device: "cpu" or "cuda". compile: See ``DiffusionConfig``.
     """
 
-    def __init__(self, weights: str, dtype: str, device: str) -> None:
+    def __init__(self, weights: str, dtype: str, device: str, compile: bool = False) -> None:
         torch.set_num_threads(max(1, int(assigned_cpus())))
         self.networks = load_networks(weights, dtype=getattr(torch, dtype), device=device)
+        if compile:
+            self.networks.compile()
         self._runs: OrderedDict[str, Conditions] = OrderedDict()
 
     def begin(self, run: str, conditions: Conditions) -> None:
@@ -70,7 +72,7 @@ class SpreadPredict:
     """``nets.musepose.sample.Predict`` over ``workers`` actors; ``close`` ends them.
 
     Args:
-        weights, dtype, device: As of ``WindowWorker``. workers: How many. cpus, gpus: Of each. label_selector: Nodes that may be used.
+        weights, dtype, device, compile: As of ``WindowWorker``. workers: How many. cpus, gpus: Of each. label_selector: Nodes that may be used.
     """
 
     def __init__(
@@ -80,6 +82,7 @@ class SpreadPredict:
         workers: int,
         dtype: str = "float32",
         device: str = "cpu",
+        compile: bool = False,
         cpus: float = 1.0,
         gpus: float = 0.0,
         label_selector: dict[str, str] | None = None,
@@ -88,7 +91,7 @@ class SpreadPredict:
         if label_selector:
             options["label_selector"] = label_selector
         kind = ray.remote(WindowWorker).options(**options)
-        self.workers: list[Any] = [kind.remote(weights, dtype, device) for _ in range(workers)]
+        self.workers: list[Any] = [kind.remote(weights, dtype, device, compile) for _ in range(workers)]
         self._run: tuple[Conditions, str, ray.ObjectRef] | None = None
 
     def __call__(self, latents: Tensor, timestep: int, conditions: Conditions, index: Sequence[Sequence[int]]) -> list[Tensor]:
@@ -155,7 +158,7 @@ class SpreadPredict:
 
 
 @lru_cache(maxsize=1)
-def spread_for(weights: str, dtype: str, config: ClusterConfig) -> SpreadPredict:
+def spread_for(weights: str, dtype: str, compile: bool, config: ClusterConfig) -> SpreadPredict:
     """The actors of this worker, started once; they end with it."""
     windows = config.windows
     device = "cuda" if windows.gpus else "cpu"
@@ -164,6 +167,7 @@ def spread_for(weights: str, dtype: str, config: ClusterConfig) -> SpreadPredict
         workers=windows.workers,
         dtype=dtype,
         device=device,
+        compile=compile,
         cpus=windows.cpus,
         gpus=windows.gpus,
         label_selector=config.label_selector or None,

@@ -25,7 +25,7 @@ from svad_ray.service.engine import View
 from svad_ray.service.records import Gone
 from svad_ray.service.studio import Studio, restored_photo
 from svad_ray.store.files import Files
-from svad_ray.subject import Animation, BodyTrack, Clip, Perception, Photo, join_clips
+from svad_ray.subject import BodyTrack, Clip, Perception, Photo, join_clips
 
 STREAMED_FRAMES = 16
 FORGET_EVERY_S = 30.0
@@ -196,25 +196,30 @@ class AnimateResident(Resident):
     async def __call__(
         self, config: dict[str, Any], photo: Photo, perception: Perception, mark: Mark | None = None
     ) -> AsyncIterator[float | Clip | BodyTrack]:
-        """Streams the finished share as it grows, then the clip in blocks, then the body fitted to the photo."""
-        shares: asyncio.Queue[float | None] = asyncio.Queue()
+        """Streams the finished share as it grows, the clip in blocks (from a stage that can ``stream``, as they are ready), then the photo's body."""
+        parts: asyncio.Queue[float | Clip | BodyTrack | None] = asyncio.Queue()
         loop = asyncio.get_running_loop()
 
-        def tell(done: float) -> None:
-            loop.call_soon_threadsafe(shares.put_nowait, float(done))
+        def tell(part: float | Clip | BodyTrack) -> None:
+            loop.call_soon_threadsafe(parts.put_nowait, float(part) if isinstance(part, (int, float)) else part)
 
-        def work() -> Animation:
+        def work() -> None:
             with marked(mark):
-                return self.host.stage(self.step, config)(photo, perception, progress=tell)
+                stage = self.host.stage(self.step, config)
+                begun = stage.stream(photo, perception, progress=tell) if hasattr(stage, "stream") else (stage(photo, perception, progress=tell),)
+                body: BodyTrack | None = None
+                for made in begun:
+                    body = made.photo_track
+                    for start in range(0, len(made.clip), STREAMED_FRAMES):
+                        tell(made.clip.slice(start, min(start + STREAMED_FRAMES, len(made.clip))))
+                if body is not None:
+                    tell(body)
 
         working = loop.create_task(self.lane(work))
-        working.add_done_callback(lambda _: shares.put_nowait(None))
-        while (share := await shares.get()) is not None:
-            yield share
-        made = working.result()
-        for start in range(0, len(made.clip), STREAMED_FRAMES):
-            yield made.clip.slice(start, min(start + STREAMED_FRAMES, len(made.clip)))
-        yield made.photo_track
+        working.add_done_callback(lambda _: parts.put_nowait(None))
+        while (part := await parts.get()) is not None:
+            yield part
+        working.result()
 
 
 class Call(NamedTuple):

@@ -191,7 +191,7 @@ class GenerateWorker:
         from svad_ray.stages.animate.musepose import device_and_dtype
 
         _, dtype = device_and_dtype(animate.config.diffusion.dtype)
-        animate.predict = spread_for(animate.config.weights, str(dtype).removeprefix("torch."), self.job.config)
+        animate.predict = spread_for(animate.config.weights, str(dtype).removeprefix("torch."), animate.config.diffusion.compile, self.job.config)
 
     def _pixels(self, run: FrontRunner, orders: dict[str, dict[str, Any]]) -> bytes:
         """The block's frames as the next worker needs them; nothing when it is done."""

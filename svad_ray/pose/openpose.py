@@ -19,7 +19,7 @@ _TARGETS = (1, 2, 3, 4, 6, 7, 8, 9, 10, 12, 13, 14, 15, 16, 17)
 _SOURCES = (17, 6, 8, 10, 7, 9, 12, 14, 16, 13, 15, 2, 1, 4, 3)
 BODY, FACE = slice(0, 18), slice(24, 92)
 HANDS = (slice(92, 113), slice(113, 134))  # the one at joint 7, the one at joint 4
-WRISTS = (7, 4)
+WRISTS, HIPS = (7, 4), (8, 11)
 SIZE_STEP = 64  # the detector's input is a multiple of this
 
 

@@ -9,7 +9,7 @@ import torch
 from svad_ray.config import load_settings
 from svad_ray.errors import ConfigError, SvadError, WeightsMissing
 from svad_ray.nets.musepose.tiny import write_tiny
-from svad_ray.stages.animate.driven import face_crop, framed
+from svad_ray.stages.animate.driven import blocks, face_crop, framed
 from svad_ray.stages.animate.musepose import MusePoseAnimate
 
 SMALL = ["animate.backend=musepose", "animate.frames=5", "animate.size=64", "animate.diffusion.steps=2", "animate.diffusion.window=4"]
@@ -40,6 +40,7 @@ def settings(weights, *more):
 
 
 @pytest.mark.models
+@pytest.mark.slow
 def test_from_photo_to_report(photo, weights, tmp_path):
     from svad_ray.deliver import deliver_clip
 
@@ -120,3 +121,36 @@ def test_doctor_says_what_is_missing_and_how_much_memory(weights):
         assert "MusePose/motion_module.pth (the MusePose project)" in {f.subject: f for f in examine(settings(weights))}["stage: animate"].remedy
     finally:
         (weights / "away").rename(weights / "MusePose" / "motion_module.pth")
+
+
+@pytest.mark.models
+def test_blocks_come_one_by_one_and_are_the_clip(photo, weights, monkeypatch):
+    """A block's frames, masks and remarks do not depend on where the clip is cut."""
+    from svad_ray.stages.animate import driven
+    from svad_ray.stages.perceive.embedded import MediaPipePerceive
+
+    perceive = MediaPipePerceive()
+    perceive.setup()
+    seen = perceive(photo)
+    stage = MusePoseAnimate(settings(weights, "animate.diffusion.steps=1").animate)
+    stage.setup()
+    whole = stage(photo, seen).clip
+    monkeypatch.setattr(driven, "BLOCK", 2)
+    parts = [part.clip for part in stage.stream(photo, seen)]
+    assert [(part.first, len(part)) for part in parts] == [(0, 2), (2, 2), (4, 1)]
+    for part in parts:
+        same = whole.slice(part.first, part.first + len(part))
+        np.testing.assert_array_equal(part.frames, same.frames)
+        np.testing.assert_array_equal(part.masks, same.masks)
+        np.testing.assert_array_equal(part.track.Ks, same.track.Ks)
+        assert part.remarks == same.remarks
+
+
+def test_batches_of_any_size_become_blocks():
+    frames = np.arange(11 * 3, dtype=np.uint8).reshape(11, 1, 1, 3)
+    for cut in ([11], [1] * 11, [4, 4, 3], [5, 1, 5]):
+        batches = iter(np.split(frames, np.cumsum(cut)[:-1]))
+        got = list(blocks(batches, 4))
+        assert [first for first, _ in got] == [0, 4, 8] and [len(block) for _, block in got] == [4, 4, 3]
+        np.testing.assert_array_equal(np.concatenate([block for _, block in got]), frames)
+    assert list(blocks(iter(()), 4)) == []

@@ -49,6 +49,7 @@ def test_first_colours_come_from_the_views_that_see_a_point(scene):
     assert np.median(np.abs(got - true)) < 0.04
 
 
+@pytest.mark.slow
 def test_training_lowers_the_loss_and_the_stored_asset_draws_the_same(scene, tmp_path):
     body, surface, _, rest, clip, track = scene
     points = surface_points(surface, 6000, head_density=2.0, seed=0)

@@ -26,6 +26,7 @@ def markers(out: Path) -> Counter:
     return Counter(str(key) for key in store.committed_keys() if store.verify(key))
 
 
+@pytest.mark.slow
 def test_every_subject_is_committed_once(tmp_path):
     from svad_ray.cluster.bulk import run_bulk
 

@@ -63,6 +63,7 @@ def kill_one(predict):
     os.kill(pid, signal.SIGKILL)
 
 
+@pytest.mark.slow
 def test_windows_and_halves_on_two_workers_equal_one_process(networks, spread):
     for seed in (1, 2):  # a second run takes the place of the first
         given = conditions(networks, seed)

@@ -1,4 +1,5 @@
 import numpy as np
+import pytest
 import torch
 
 from svad_ray.body.names import JOINT_INDEX as J
@@ -50,6 +51,7 @@ def test_the_soft_outline_covers_what_the_mesh_covers(body, standing):
     assert overlap(alpha > 0.5, drawn_mask(body, standing, None)) > 0.94
 
 
+@pytest.mark.slow
 def test_the_clothed_outline_becomes_the_mask(body, standing):
     thick = np.zeros((len(body.v_template), 3), np.float32)
     torso = body.lbs_weights.numpy()[:, [J["pelvis"], J["spine1"], J["spine2"], J["spine3"]]].sum(1)

@@ -10,7 +10,7 @@ import torch
 from svad_ray.errors import ConfigError, InputError, WeightsMissing
 from svad_ray.nets.musepose.load import BASE, DENOISING, ENCODER, GUIDER, MOTION, REFERENCE, VAE, load_networks
 from svad_ray.nets.musepose.memory import PARAMETERS, estimate
-from svad_ray.nets.musepose.networks import PoseGuider, Sizes, build_denoising, build_reference
+from svad_ray.nets.musepose.networks import Denoiser, Networks, PoseGuider, ReferenceNet, Sizes, build_denoising, build_reference
 from svad_ray.nets.musepose.sample import SamplerOptions, generate, stream
 from svad_ray.nets.musepose.tiny import TINY, rule_weights, write_tiny
 
@@ -192,3 +192,31 @@ def test_half_precision_stays_near(networks, written):
     full = generate(networks, photo(), poses(3), width=64, height=64, options=options)
     half = generate(load_networks(written, dtype=torch.bfloat16), photo(), poses(3), width=64, height=64, options=options)
     assert 0 < np.abs(full.astype(float) - half).mean() < 12
+
+
+@pytest.mark.slow
+def test_the_compiled_network_predicts_the_same():
+    """One graph for all times, without a break: pose, reference and the half of guidance are inputs of it and not forgotten."""
+    sizes = Sizes(channels=(64, 64, 64, 64), layers=1, context=8, heads=2)
+    torch.manual_seed(0)
+    denoiser, reference = Denoiser(build_denoising(sizes)).eval(), ReferenceNet(build_reference(sizes)).eval()
+    clip, pose = torch.randn(1, 1, 8), torch.randn(2, 64, 16, 16)
+    latents, banks = torch.randn(1, 4, 2, 16, 16), [reference(torch.randn(1, 4, 16, 16), clip) for _ in range(2)]
+    calls = [
+        (t, pose * p, denoiser.project(bank))
+        for t, p, bank in ((999, 1.0, banks[0]), (499, 1.0, banks[0]), (499, 0.0, banks[0]), (499, 1.0, banks[1]))
+    ]
+
+    def made(denoiser):
+        with torch.no_grad():
+            return [denoiser(latents, t, clip, p, reference=projected, conditioned=(True,)) for t, p, projected in calls]
+
+    plain = made(denoiser)
+    torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
+    compiled = made(Networks(denoiser, reference, None, None, None).compile(backend="eager").denoiser)
+    for one, other in zip(plain, compiled):
+        torch.testing.assert_close(other, one, atol=1e-5, rtol=1e-5)
+    effects = [float((plain[1] - other).abs().max()) for other in (plain[0], *plain[2:])]
+    assert min(effects) > 1e-3, effects
+    assert not torch._dynamo.utils.counters["graph_break"] and torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1

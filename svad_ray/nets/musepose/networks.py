@@ -204,6 +204,15 @@ class Networks:
         """Of their parameters."""
         return next(self.guider.parameters()).dtype
 
+    def compile(self, *, backend: str = "inductor") -> Networks:
+        """Compile the denoising network (once for each half of guidance and each length of window); returns self.
+
+        Args:
+            backend: Of ``torch.compile``.
+        """
+        self.denoiser.unet.compile(backend=backend, dynamic=False)  # its inputs are tensors: a time given as a number would be compiled anew
+        return self
+
     def to(self, device: str | torch.device, dtype: torch.dtype) -> Networks:
         """Move all of them; returns self."""
         for part in self.parts.values():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import ClassVar
 
 import cv2
@@ -16,15 +17,16 @@ from svad_ray.errors import WeightsMissing
 from svad_ray.fitting.surface import clothe
 from svad_ray.motion import load_motion, retarget
 from svad_ray.pose.align import align
-from svad_ray.pose.openpose import OpenPose, from_wholebody
+from svad_ray.pose.openpose import HIPS, OpenPose, from_wholebody
 from svad_ray.stages.animate.embedded import fit_photo, spread
 from svad_ray.stages.animate.skeleton import draw_poses, driving_poses
 from svad_ray.stages.base import Progress, silent
 from svad_ray.stages.perceive.embedded import MediaPipePerceive
-from svad_ray.subject import Animation, Clip, Perception, Photo
+from svad_ray.subject import Animation, Clip, Perception, Photo, join_clips
 
 _MARGIN = 0.06  # of the picture's side left free round the person, as ``retarget`` leaves it
 _FITTED, _DRAWN, _GENERATED = 0.1, 0.15, 0.95  # shares of the work
+BLOCK = 16  # frames that are handed on together
 NOBODY = "no person was found in this generated frame; its mask is the driving body's silhouette"
 
 
@@ -55,6 +57,11 @@ class DrivenAnimate:
 
     def __call__(self, photo: Photo, perception: Perception, *, progress: Progress = silent) -> Animation:
         """The generated clip of the photo's person and the body fitted to the photo."""
+        parts = list(self.stream(photo, perception, progress=progress))
+        return Animation(join_clips([part.clip for part in parts]), parts[0].photo_track)
+
+    def stream(self, photo: Photo, perception: Perception, *, progress: Progress = silent) -> Iterator[Animation]:
+        """The same in consecutive blocks, each as soon as its frames are decoded; the first decoded frames come after the last denoising step."""
         config, size = self.config, self.config.size
         state = fit_photo(self.body, perception, config)
         offset = clothe(self.body, state, perception.mask, iterations=config.clothe_iterations, ignore_border=config.bust)
@@ -65,15 +72,17 @@ class DrivenAnimate:
         square, transform = framed(photo.image, perception.mask, size)
         poses = self._aligned(poses, perception, transform)
         progress(_DRAWN)
-        frames = self._generate(
+        batches = self._generate(
             square,
             draw_poses(poses, size, size),
             face_crop(square, perception, transform),
             lambda done: progress(_DRAWN + (_GENERATED - _DRAWN) * done),
         )
-        masks, remarks = self._masks(frames, silhouettes)
+        for first, frames in blocks(batches, BLOCK):
+            part = slice(first, first + len(frames))
+            masks, remarks = self._masks(frames, poses[part], silhouettes[part])
+            yield Animation(Clip(frames, masks, track.frames(part), remarks, first), person)
         progress(1.0)
-        return Animation(Clip(frames, masks, track, remarks), person)
 
     def _aligned(self, poses: list[OpenPose], perception: Perception, transform: np.ndarray) -> list[OpenPose]:
         """The driving skeletons on the photo's own key points, as the original brings every driver onto its photo."""
@@ -88,15 +97,34 @@ class DrivenAnimate:
     def _load(self) -> None:
         raise NotImplementedError
 
-    def _generate(self, reference: np.ndarray, poses: np.ndarray, face: np.ndarray, progress: Progress) -> np.ndarray:
-        """(S, S, 3) photo, (T, S, S, 3) skeletons and the (f, f, 3) face -> (T, S, S, 3); all uint8 RGB."""
+    def _generate(self, reference: np.ndarray, poses: np.ndarray, face: np.ndarray, progress: Progress) -> Iterator[np.ndarray]:
+        """(S, S, 3) photo, (T, S, S, 3) skeletons and the (f, f, 3) face -> T frames (S, S, 3) in batches as they are ready; all uint8 RGB."""
         raise NotImplementedError
 
-    def _masks(self, frames: np.ndarray, silhouettes: np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:
-        """(T, H, W) uint8 masks of the person as generated, and what is to be said of each frame."""
-        seen = self.perceive.track(frames, masks=True)
+    def _masks(self, frames: np.ndarray, poses: list[OpenPose], silhouettes: np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:
+        """(T, H, W) uint8 masks of the person as generated, looked for where the skeleton is, and what is to be said of each frame."""
+        seen = self.perceive.track(frames, rois=[whereabouts(pose) * frames.shape[1:3][::-1] for pose in poses], masks=True)
         masks = [to_uint8(one.mask) if one.people else silhouette for one, silhouette in zip(seen, silhouettes)]
         return np.stack(masks), tuple("" if one.people else NOBODY for one in seen)
+
+
+def blocks(batches: Iterator[np.ndarray], size: int) -> Iterator[tuple[int, np.ndarray]]:
+    """(number of the first frame, its block) of frames that come in other batches; every block but the last holds ``size`` of them."""
+    first, waiting = 0, []
+    for batch in batches:
+        waiting.extend(batch)
+        while len(waiting) >= size:
+            yield first, np.stack(waiting[:size])
+            first, waiting = first + size, waiting[size:]
+    if waiting:
+        yield first, np.stack(waiting)
+
+
+def whereabouts(pose: OpenPose) -> np.ndarray:
+    """(2, 2) shares of the picture: middle of the hips, and the point above it that is as far away as the farthest joint."""
+    points = pose.body[pose.drawn]
+    hips = pose.body[list(HIPS)].mean(0)
+    return np.stack((hips, hips - [0.0, np.linalg.norm(points - hips, axis=1).max(initial=0.0)]))
 
 
 def framed(image: np.ndarray, mask: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, ClassVar
 
 import numpy as np
@@ -59,18 +60,28 @@ class MusePoseAnimate(DrivenAnimate):
         check(size, size, self._options())
         device, dtype = device_and_dtype(self.config.diffusion.dtype)
         self.networks = load_networks(self.config.weights, dtype=dtype, device=device)
+        if self.config.diffusion.compile:
+            self.networks.compile()
 
     def _options(self) -> Any:
         from svad_ray.nets.musepose.sample import SamplerOptions
 
         c = self.config.diffusion
-        return SamplerOptions(steps=c.steps, guidance=c.guidance, window=c.window, overlap=c.overlap, shorten=c.shorten, seed=self.config.seed)
+        return SamplerOptions(
+            steps=c.steps,
+            guidance=c.guidance,
+            window=c.window,
+            overlap=c.overlap,
+            shorten=c.shorten,
+            seed=self.config.seed,
+            decode_batch=c.decode_batch,
+        )
 
-    def _generate(self, reference: np.ndarray, poses: np.ndarray, face: np.ndarray, progress: Progress) -> np.ndarray:
-        from svad_ray.nets.musepose.sample import generate
+    def _generate(self, reference: np.ndarray, poses: np.ndarray, face: np.ndarray, progress: Progress) -> Iterator[np.ndarray]:
+        from svad_ray.nets.musepose.sample import stream
 
         size = self.config.size
-        return generate(self.networks, reference, poses, width=size, height=size, options=self._options(), predict=self.predict, progress=progress)
+        return stream(self.networks, reference, poses, width=size, height=size, options=self._options(), predict=self.predict, progress=progress)
 
 
 def device_and_dtype(wanted: str) -> tuple[str, Any]:

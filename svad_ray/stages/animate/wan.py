@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import ClassVar
 
 import numpy as np
@@ -43,8 +44,8 @@ class WanAnimate(DrivenAnimate):
         device, dtype = device_and_dtype(c.dtype)
         self.pipe = load_pipeline(self.config.weights, dtype=dtype, device=device)
 
-    def _generate(self, reference: np.ndarray, poses: np.ndarray, face: np.ndarray, progress: Progress) -> np.ndarray:
+    def _generate(self, reference: np.ndarray, poses: np.ndarray, face: np.ndarray, progress: Progress) -> Iterator[np.ndarray]:
         from svad_ray.nets.wan_animate import generate
 
         size = self.config.size
-        return generate(self.pipe, reference, poses, np.repeat(face[None], len(poses), 0), width=size, height=size, options=self.options)
+        yield generate(self.pipe, reference, poses, np.repeat(face[None], len(poses), 0), width=size, height=size, options=self.options)
