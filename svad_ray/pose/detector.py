@@ -20,7 +20,8 @@ def letterbox(image: np.ndarray) -> tuple[np.ndarray, float]:
     """(H, W, 3) uint8 -> (3, 640, 640) float32 in 0..255, top left on grey, and the scale that it took."""
     height, width = image.shape[:2]
     ratio = min(SIZE / height, SIZE / width)
-    small = cv2.resize(image, (int(width * ratio), int(height * ratio)), interpolation=cv2.INTER_LINEAR)
+    size = max(1, int(width * ratio)), max(1, int(height * ratio))  # a strip thinner than a pixel keeps one
+    small = cv2.resize(image, size, interpolation=cv2.INTER_LINEAR)
     padded = np.full((SIZE, SIZE, 3), _GREY, np.uint8)
     padded[: small.shape[0], : small.shape[1]] = small
     return np.ascontiguousarray(padded.transpose(2, 0, 1), np.float32), ratio

@@ -1,5 +1,7 @@
 """The diffusion benchmark compares equal outputs and prints ratios."""
 
+import re
+
 import pytest
 import torch
 
@@ -15,7 +17,7 @@ def threads():
 
 def test_both_orders_of_work_give_the_same():
     got = diffusion.compare(latent=8, frames=2, rounds=1)
-    assert got["step difference"] < 5e-5 and got["run difference"] < 2e-3
+    assert got["step difference"] < 5e-5 and got["run difference"] < 1e-4
     assert got["step ratio"] > 0 and got["run ratio"] > 0
 
 
@@ -26,4 +28,5 @@ def test_the_twin_sees_the_reference(monkeypatch):
 
 def test_the_table_is_printed(capsys):
     diffusion.main(["--rounds", "1", "--latent", "8", "--frames", "1", "--threads", "1"])
-    assert "8 x 8" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert re.search(r"8 x 8.* \d+\.\d\d", printed), printed

@@ -110,7 +110,8 @@ class DrivenAnimate:
 
 def blocks(batches: Iterator[np.ndarray], size: int) -> Iterator[tuple[int, np.ndarray]]:
     """(number of the first frame, its block) of frames that come in other batches; every block but the last holds ``size`` of them."""
-    first, waiting = 0, []
+    first = 0
+    waiting: list[np.ndarray] = []
     for batch in batches:
         waiting.extend(batch)
         while len(waiting) >= size:
