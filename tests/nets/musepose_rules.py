@@ -1,13 +1,11 @@
-"""The rule that made the recorded weights, and the reduced networks filled by it."""
+"""MusePose's reduced networks, filled by the rule of the recorded weights."""
 
 import json
-import zlib
 from pathlib import Path
 
-import numpy as np
-import pytest
 import torch
 from diffusers import AutoencoderKL
+from rules import rule_tensor
 from torch import nn
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
@@ -15,24 +13,6 @@ from svad_ray.nets.musepose.keys import is_position_table, to_diffusers
 from svad_ray.nets.musepose.networks import Denoiser, Networks, PoseGuider, ReferenceNet, Sizes, build_denoising, build_reference
 
 REDUCED = Sizes(channels=(32, 64, 64, 64), layers=2, context=32, heads=8)
-
-
-def rule_tensor(net: str, key: str, shape, factor: float = 1.0) -> np.ndarray:
-    """Weights of a published key."""
-    drawn = np.random.default_rng(zlib.crc32(f"{net}:{key}".encode())).standard_normal(tuple(shape), dtype=np.float32)
-    leaf = key.rsplit(".", 1)[-1]
-    if leaf == "running_var":
-        drawn = 1 + 0.1 * np.abs(drawn)
-    elif leaf == "running_mean":
-        drawn = 0.1 * drawn
-    elif leaf == "bias":
-        drawn = 0.02 * drawn
-    elif leaf == "weight" and len(shape) == 1:
-        drawn = 1 + 0.1 * drawn
-    else:
-        fan_in = int(np.prod(shape[1:])) if len(shape) >= 2 else 1
-        drawn = drawn * np.float32(np.sqrt(1.0 / fan_in))
-    return (drawn * np.float32(factor)).astype(np.float32)
 
 
 def rule_fill(net: str, module: nn.Module, shapes: dict | None = None, rename=lambda key: key) -> nn.Module:
@@ -61,10 +41,3 @@ def reduced_networks(golden: Path) -> Networks:
         rule_fill("image_encoder", encoder, keys["image_encoder"]["shapes"]),
         rule_fill("vae", vae, keys["vae"]["shapes"]),
     )
-
-
-def golden_or_skip(path: Path):
-    """A recorded file; the larger ones are not kept beside the tests."""
-    if not path.exists():
-        pytest.skip(f"{path.name} is not among the recorded files kept here; set SVAD_GOLDEN to a folder that has it")
-    return np.load(path)

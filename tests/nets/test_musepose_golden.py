@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import torch
 from diffusers import AutoencoderKL
-from musepose_rules import REDUCED, golden_or_skip, reduced_networks, rule_fill
+from musepose_rules import REDUCED, reduced_networks, rule_fill
+from rules import golden_or_skip
 from torch import nn
 
 from svad_ray.nets.musepose.keys import is_position_table, to_diffusers

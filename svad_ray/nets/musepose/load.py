@@ -15,8 +15,6 @@ from __future__ import annotations
 
 import json
 import pickle
-import zipfile
-from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +22,13 @@ import torch
 from diffusers import AutoencoderKL
 from diffusers.models.unets.unet_motion_model import AnimateDiffTransformer3D
 from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import CLIPVisionModelWithProjection
 from transformers.utils import logging as transformers_logging
 
 from svad_ray.errors import InputError, WeightsMissing
 from svad_ray.models.brought import fingerprint, is_rule_made
+from svad_ray.nets.checkpoint import fill, foreign, read_state, some
 from svad_ray.nets.musepose.keys import is_motion, is_position_table, to_diffusers
 from svad_ray.nets.musepose.networks import Denoiser, Networks, PoseGuider, ReferenceNet, Sizes, build_denoising, build_reference
 
@@ -38,7 +36,6 @@ BASE, ENCODER, VAE = "sd-image-variations-diffusers/unet", "sd-image-variations-
 DENOISING, REFERENCE, GUIDER, MOTION = (f"MusePose/{name}.pth" for name in ("denoising_unet", "reference_unet", "pose_guider", "motion_module"))
 SOURCES = {"MusePose": "the MusePose project", "sd-image-variations-diffusers": "lambdalabs, OpenRAIL", "sd-vae-ft-mse": "stabilityai, MIT"}
 UNUSED_BY_REFERENCE = ("conv_norm_out.weight", "conv_norm_out.bias", "conv_out.weight", "conv_out.bias")
-_SHOWN = 5  # tensors named in one message
 
 
 def load_networks(folder: str | Path, *, dtype: torch.dtype = torch.float32, device: str = "cpu") -> Networks:
@@ -53,9 +50,11 @@ def load_networks(folder: str | Path, *, dtype: torch.dtype = torch.float32, dev
     with torch.device("meta"):
         denoising, reference = build_denoising(sizes), build_reference(sizes)
         guider = PoseGuider(sizes.channels[0], sizes.guider)
-    fill(denoising, denoising_state(root, denoising), root / DENOISING, dtype)
-    fill(reference, _reference_state(root, reference), root / REFERENCE, dtype)
-    fill(guider, read_tensors(root, GUIDER), root / GUIDER, dtype)
+    beside = "download the file again, and motion_module.pth and the base UNet beside it"
+    tables = _position_tables(denoising)
+    fill(denoising, denoising_state(root, denoising), root / DENOISING, dtype=dtype, computed=tables, remedy=beside)
+    fill(reference, _reference_state(root, reference), root / REFERENCE, dtype=dtype)
+    fill(guider, read_tensors(root, GUIDER), root / GUIDER, dtype=dtype)
     encoder = _pretrained(CLIPVisionModelWithProjection, root, ENCODER)
     if encoder.config.projection_dim != sizes.context:
         raise InputError(
@@ -88,7 +87,7 @@ def read_sizes(root: Path) -> Sizes:
     try:
         levels = (guider["conv_in.weight"].shape[0], *(guider[f"blocks.{2 * i + 1}.weight"].shape[0] for i in range(3)))
     except KeyError as error:
-        raise _foreign(root / GUIDER, [str(error.args[0])], "pose guider") from None
+        raise foreign(root / GUIDER, [str(error.args[0])], "pose guider") from None
     heads = config.get("attention_head_dim", Sizes.heads)
     return Sizes(channels, config.get("layers_per_block", Sizes.layers), config.get("cross_attention_dim", Sizes.context), heads, levels)
 
@@ -97,12 +96,12 @@ def denoising_state(root: Path, unet: nn.Module) -> dict[str, Tensor]:
     """The denoising network's tensors by diffusers' names: its own file first, then motion modules and base UNet for what it leaves out."""
     wanted = {key for key in unet.state_dict() if not is_position_table(key)}
     state = {to_diffusers(key): tensor for key, tensor in read_tensors(root, DENOISING).items() if not is_position_table(key)}
-    if foreign := sorted(state.keys() - wanted):
-        raise _foreign(root / DENOISING, foreign, "denoising network")
+    if stray := sorted(state.keys() - wanted):
+        raise foreign(root / DENOISING, stray, "denoising network")
     if any(is_motion(key) for key in wanted - state.keys()):
         motion = {to_diffusers(key): tensor for key, tensor in read_tensors(root, MOTION).items() if not is_position_table(key)}
-        if foreign := sorted(motion.keys() - wanted):
-            raise _foreign(root / MOTION, foreign, "motion modules")
+        if stray := sorted(motion.keys() - wanted):
+            raise foreign(root / MOTION, stray, "motion modules")
         state = motion | state
     if wanted - state.keys():
         base = read_tensors(root, f"{BASE}/diffusion_pytorch_model.bin")
@@ -115,29 +114,6 @@ def _reference_state(root: Path, unet: nn.Module) -> dict[str, Tensor]:
     state = read_tensors(root, REFERENCE)
     shapes = unet.state_dict()
     return {key: torch.zeros(shapes[key].shape) for key in UNUSED_BY_REFERENCE} | state
-
-
-def fill(module: nn.Module, state: Mapping[str, Tensor], path: Path, dtype: torch.dtype) -> None:
-    """Put ``state`` into a module that was built without memory; its position tables are computed.
-
-    Raises:
-        InputError: Tensors are missing, too many, or of another shape; the message names them.
-    """
-    wanted = {key: value for key, value in module.state_dict().items() if not is_position_table(key)}
-    if missing := sorted(wanted.keys() - state.keys()):
-        raise InputError(
-            f"{path} is partial: {len(missing)} of {len(wanted)} tensors are in no file: {_some(missing)}",
-            expected="every tensor of the published file",
-            remedy="download the file again, and motion_module.pth and the base UNet beside it",
-        )
-    if foreign := sorted(state.keys() - wanted.keys()):
-        raise _foreign(path, foreign, type(module).__name__)
-    if wrong := [f"{key} {tuple(state[key].shape)} for {tuple(wanted[key].shape)}" for key in wanted if state[key].shape != wanted[key].shape]:
-        raise InputError(f"{path} has {len(wrong)} tensors of another shape: {_some(wrong)}", remedy="use files of one release together")
-    if wrong := [f"{key} {state[key].dtype}" for key in wanted if not state[key].is_floating_point()]:
-        raise InputError(f"{path} has tensors that are not floating point: {_some(wrong)}", expected="float32, float16 or bfloat16")
-    tables = _position_tables(module)
-    module.load_state_dict({key: value.to(dtype) for key, value in state.items()} | tables, strict=True, assign=True)
 
 
 def _position_tables(module: nn.Module) -> dict[str, Tensor]:
@@ -154,36 +130,8 @@ def _position_tables(module: nn.Module) -> dict[str, Tensor]:
 
 
 def read_tensors(root: Path, relative: str) -> dict[str, Tensor]:
-    """A flat file of tensors; ``.safetensors`` of the same stem is preferred.
-
-    Raises:
-        WeightsMissing: Neither is there. InputError: It is damaged, or holds anything but named tensors.
-    """
-    path = root / relative
-    if (safe := path.with_suffix(".safetensors")).exists():
-        return _safetensors(safe)
-    if not path.exists():
-        raise _missing(root, relative)
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
-    except (RuntimeError, EOFError, OSError, ValueError, pickle.UnpicklingError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise InputError(
-            f"{path} cannot be read ({path.stat().st_size} bytes): {reason}",
-            expected="a file of named tensors, complete",
-            remedy="download it again and compare its size",
-        ) from error
-    if not isinstance(state, Mapping) or not all(isinstance(key, str) and isinstance(value, Tensor) for key, value in state.items()):
-        inner = f"with the keys {_some(sorted(map(str, state)))}" if isinstance(state, Mapping) else type(state).__name__
-        raise InputError(f"{path} holds something else than named tensors: {inner}", expected="a flat state dict", remedy="use the published file")
-    return dict(state)
-
-
-def _safetensors(path: Path) -> dict[str, Tensor]:
-    try:
-        return load_file(path)
-    except (SafetensorError, OSError) as error:
-        raise InputError(f"{path} cannot be read: {error}", remedy="download it again and compare its size") from error
+    """See ``checkpoint.read_state``."""
+    return read_state(root / relative, missing=lambda: _missing(root, relative))
 
 
 def _pretrained(kind: Any, root: Path, relative: str) -> Any:
@@ -199,7 +147,7 @@ def _pretrained(kind: Any, root: Path, relative: str) -> Any:
     except (OSError, ValueError, RuntimeError, EOFError, pickle.UnpicklingError, SafetensorError) as error:
         raise InputError(f"{folder} cannot be read as {kind.__name__}: {error}", remedy="download the folder again") from error
     faults = [
-        f"{kind_of} {_some(sorted(map(str, info[kind_of])))}" for kind_of in ("missing_keys", "unexpected_keys", "mismatched_keys") if info[kind_of]
+        f"{kind_of} {some(sorted(map(str, info[kind_of])))}" for kind_of in ("missing_keys", "unexpected_keys", "mismatched_keys") if info[kind_of]
     ]
     faults = [fault for fault in faults if not fault.startswith("unexpected_keys") or "position_ids" not in fault]
     if faults:
@@ -226,15 +174,3 @@ def _missing(root: Path, relative: str) -> WeightsMissing:
         expected=f"the file from {SOURCES[relative.split('/')[0]]}",
         remedy="put it there, or use the embedded backend: --set animate.backend=reprojection",
     )
-
-
-def _foreign(path: Path, keys: Iterable[str], what: str) -> InputError:
-    keys = list(keys)
-    return InputError(
-        f"{path} is not the {what}: {len(keys)} tensors do not belong there: {_some(keys)}", remedy="check that the file lies under its own name"
-    )
-
-
-def _some(names: Iterable[str]) -> str:
-    names = list(names)
-    return ", ".join(names[:_SHOWN]) + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")

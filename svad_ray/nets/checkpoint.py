@@ -1,0 +1,110 @@
+"""Reading checkpoint files that a user brings: nothing in them is executed, nothing is guessed, and every fault is named."""
+
+from __future__ import annotations
+
+import pickle
+import zipfile
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from svad_ray.errors import InputError, WeightsMissing
+
+M = TypeVar("M", bound=nn.Module)
+_SHOWN = 5  # tensors named in one message
+_COUNTER = "num_batches_tracked"  # of batch normalisation; only training reads it
+
+
+def read_state(path: Path, *, missing: Callable[[], WeightsMissing], inside: Iterable[str] = ()) -> dict[str, Tensor]:
+    """A file of named tensors; ``.safetensors`` of the same stem is preferred.
+
+    Args:
+        missing: Makes the error that is raised when neither file is there.
+        inside: Names under which the tensors may lie one level deeper; the first one that is there counts.
+
+    Raises:
+        WeightsMissing: See ``missing``. InputError: It is damaged, or holds anything but named tensors.
+    """
+    if (safe := path.with_suffix(".safetensors")).exists():
+        return _safetensors(safe)
+    if not path.exists():
+        raise missing()
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+    except (RuntimeError, EOFError, OSError, ValueError, pickle.UnpicklingError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise InputError(
+            f"{path} cannot be read ({path.stat().st_size} bytes): {reason}",
+            expected="a file of named tensors, complete",
+            remedy="download it again and compare its size",
+        ) from error
+    if isinstance(state, Mapping):
+        state = next((state[name] for name in inside if isinstance(state.get(name), Mapping)), state)
+    if not isinstance(state, Mapping) or not all(isinstance(key, str) and isinstance(value, Tensor) for key, value in state.items()):
+        found = f"with the keys {some(sorted(map(str, state)))}" if isinstance(state, Mapping) else type(state).__name__
+        raise InputError(f"{path} holds something else than named tensors: {found}", expected="a flat state dict", remedy="use the published file")
+    return dict(state)
+
+
+def _safetensors(path: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise InputError(f"{path} cannot be read: {error}", remedy="download it again and compare its size") from error
+
+
+def fill(
+    module: M,
+    state: Mapping[str, Tensor],
+    path: Path,
+    *,
+    dtype: torch.dtype = torch.float32,
+    what: str = "",
+    computed: Mapping[str, Tensor] | None = None,
+    remedy: str = "download the file again",
+) -> M:
+    """Put ``state`` into a module that was built on the meta device; returns it.
+
+    Args:
+        what: The network's name for messages. computed: Tensors of the module that no file holds. remedy: When tensors are missing.
+
+    Raises:
+        InputError: Tensors are missing, too many, or of another shape or type; the message names them.
+    """
+    computed = dict(computed or {})
+    counters = {key: torch.zeros((), dtype=torch.int64) for key in module.state_dict() if key.endswith(_COUNTER)}
+    wanted = {key: value for key, value in module.state_dict().items() if key not in computed and key not in counters}
+    given = {key: value for key, value in state.items() if key not in counters}
+    if missing := sorted(wanted.keys() - given.keys()):
+        raise InputError(
+            f"{path} is partial: {len(missing)} of {len(wanted)} tensors are in no file: {some(missing)}",
+            expected="every tensor of the published file",
+            remedy=remedy,
+        )
+    if stray := sorted(given.keys() - wanted.keys()):
+        raise foreign(path, stray, what or type(module).__name__)
+    if wrong := [f"{key} {tuple(given[key].shape)} for {tuple(wanted[key].shape)}" for key in wanted if given[key].shape != wanted[key].shape]:
+        raise InputError(f"{path} has {len(wrong)} tensors of another shape: {some(wrong)}", remedy="use files of one release together")
+    if wrong := [f"{key} {given[key].dtype}" for key in wanted if not given[key].is_floating_point()]:
+        raise InputError(f"{path} has tensors that are not floating point: {some(wrong)}", expected="float32, float16 or bfloat16")
+    module.load_state_dict({key: value.to(dtype) for key, value in given.items()} | computed | counters, strict=True, assign=True)
+    return module
+
+
+def foreign(path: Path, keys: Iterable[str], what: str) -> InputError:
+    """The error for tensors that do not belong in a file."""
+    keys = list(keys)
+    return InputError(
+        f"{path} is not the {what}: {len(keys)} tensors do not belong there: {some(keys)}", remedy="check that the file lies under its own name"
+    )
+
+
+def some(names: Iterable[str]) -> str:
+    """The first few of many names."""
+    names = list(names)
+    return ", ".join(names[:_SHOWN]) + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")

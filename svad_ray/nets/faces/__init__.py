@@ -1,0 +1,1 @@
+"""Networks that find and parse faces: RetinaFace and ParseNet, in the layout of their published checkpoints."""
