@@ -1,6 +1,7 @@
 """A photo's local feature map and global feature vector.
 
-Source: GAGAvatar on the decoder of DPT (Ranftl et al. 2021). The picture itself joins each level before the fusion.
+Source: GAGAvatar on the decoder of DPT (Ranftl et al. 2021). The picture itself, made smaller without aliasing, leads
+each level's channels.
 """
 
 from __future__ import annotations
@@ -91,7 +92,8 @@ class BaseModel(nn.Module):
         levels = []
         for layer, project, change, convolve in zip(tokens, self.projects, self.resize_layers, self.layer_rn):
             x = change(project(layer.transpose(1, 2).unflatten(2, (side, side))))
-            levels.append(convolve(torch.cat((x, resize(images, x.shape[-2:])), 1)))
+            picture = interpolate(images, x.shape[-2:], mode="bilinear", antialias=True)
+            levels.append(convolve(torch.cat((picture, x), 1)))
         x = self.refinenet[0](levels[3], None, levels[2].shape[-2:])
         x = self.refinenet[1](x, levels[2], levels[1].shape[-2:])
         x = self.refinenet[2](x, levels[1], levels[0].shape[-2:])

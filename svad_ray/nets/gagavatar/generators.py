@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -43,7 +44,7 @@ def _squashed(x: Tensor, axis: int) -> Tensor:
 def _layers(*dims: int) -> nn.Sequential:
     """Linear layers with ReLU between them."""
     parts: list[nn.Module] = []
-    for before, after in zip(dims, dims[1:]):
+    for before, after in pairwise(dims):
         parts += [nn.Linear(before, after), nn.ReLU()]
     return nn.Sequential(*parts[:-1])
 
@@ -81,7 +82,7 @@ class PlaneGenerator(nn.Module):
         super().__init__()
         widths = (feature + DIRECTION, _HIDDEN, _HIDDEN, _HIDDEN)
         parts: list[nn.Module] = []
-        for before, after in zip(widths, widths[1:]):
+        for before, after in pairwise(widths):
             parts += [nn.Conv2d(before, after, 3, padding=1), nn.ReLU()]
         self.gaussian_conv = nn.Sequential(*parts, nn.Conv2d(_HIDDEN, sum(_PARTS), 1))
 

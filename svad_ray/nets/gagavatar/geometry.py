@@ -1,6 +1,7 @@
 """Planes of Gaussians in front of the photo's camera, cameras in both conventions, and covariances of unnormalised quaternions.
 
-A ``transform`` is the tracker's (3, 4) camera: a row vector ``x`` of the head's space is at ``x R + T`` in axes with x to the left, y up and z forward.
+A ``transform`` is the tracker's (3, 4) camera: a row vector ``x`` of the head's space is at ``x R + T`` in axes with x to the left, y up and
+z forward.
 """
 
 from __future__ import annotations
@@ -11,7 +12,6 @@ from torch import Tensor
 from svad_ray.nets.gagavatar.sizes import FOCAL, HARMONICS
 
 NEAR, FAR = 0.2, 100.0  # the trained model's rasteriser drops what is nearer than 0.2
-LARGEST_OPACITY = 0.99
 
 
 def plane_points(transform: Tensor, side: int) -> tuple[Tensor, Tensor]:

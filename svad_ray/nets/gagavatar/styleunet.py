@@ -6,6 +6,7 @@ Source: GFPGAN (Wang et al. 2021) in its form without custom kernels: bilinear r
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -85,6 +86,17 @@ class UnitLength(nn.Module):
         return x * torch.rsqrt(x.square().mean(1, keepdim=True) + _EPS)
 
 
+class Constant(nn.Module):
+    """What the generator starts from: (B, C, 4, 4)."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(1, channels, 4, 4))
+
+    def forward(self, batch: int) -> Tensor:
+        return self.weight.expand(batch, -1, -1, -1)
+
+
 class Decoder(nn.Module):
     """The StyleGAN2 generator; ``conditions`` scale and shift its features after the first convolution of each size."""
 
@@ -94,11 +106,10 @@ class Decoder(nn.Module):
         for _ in range(8):
             mlp += [nn.Linear(style, style), nn.LeakyReLU(_SLOPE)]
         self.style_mlp = nn.Sequential(*mlp)
-        self.constant_input = nn.Module()
-        self.constant_input.weight = nn.Parameter(torch.randn(1, channels[0], 4, 4))
+        self.constant_input = Constant(channels[0])
         self.style_conv1, self.to_rgb1 = StyleConv(channels[0], channels[0], style), ToRGB(channels[0], style)
         self.style_convs, self.to_rgbs, self.noises = nn.ModuleList(), nn.ModuleList(), nn.Module()
-        for before, after in zip(channels, channels[1:]):
+        for before, after in pairwise(channels):
             self.style_convs.extend((StyleConv(before, after, style, up=True), StyleConv(after, after, style)))
             self.to_rgbs.append(ToRGB(after, style))
         for number in range(2 * len(channels) - 1):
@@ -107,7 +118,7 @@ class Decoder(nn.Module):
 
     def forward(self, code: Tensor, conditions: list[tuple[Tensor, Tensor]], noises: list[Tensor]) -> Tensor:
         style = self.style_mlp(code)
-        x = self.style_conv1(self.constant_input.weight.expand(len(code), -1, -1, -1), style, noises[0])
+        x = self.style_conv1(self.constant_input(len(code)), style, noises[0])
         picture = self.to_rgb1(x, style)
         for number, ((scale, shift), to_rgb) in enumerate(zip(conditions, self.to_rgbs)):
             first, second = 2 * number, 2 * number + 1
@@ -128,10 +139,10 @@ class StyleUNet(nn.Module):
         super().__init__()
         falling = down[::-1]
         self.conv_body_first = nn.Conv2d(channels, falling[0], 1)
-        self.conv_body_down = nn.ModuleList(ResBlock(before, after, 0.5) for before, after in zip(falling, falling[1:]))
+        self.conv_body_down = nn.ModuleList(ResBlock(before, after, 0.5) for before, after in pairwise(falling))
         self.final_conv = nn.Conv2d(down[0], down[0], 3, padding=1)
         self.final_linear = nn.Linear(down[0] * 16, style)
-        self.conv_body_up = nn.ModuleList(ResBlock(before, after, 2) for before, after in zip(down, down[1:]))
+        self.conv_body_up = nn.ModuleList(ResBlock(before, after, 2) for before, after in pairwise(down))
         self.toRGB = nn.ModuleList(nn.Conv2d(width, 3, 1) for width in down[1:])  # for a loss of the training; in the file
         self.stylegan_decoder = Decoder(decoder, style)
         self.condition_scale, self.condition_shift = (
