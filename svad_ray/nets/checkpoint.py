@@ -14,18 +14,20 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from svad_ray.errors import InputError, WeightsMissing
+from svad_ray.nets.foreign import inert_globals
 
 M = TypeVar("M", bound=nn.Module)
 _SHOWN = 5  # tensors named in one message
 _COUNTER = "num_batches_tracked"  # of batch normalisation; only training reads it
 
 
-def read_state(path: Path, *, missing: Callable[[], WeightsMissing], inside: Iterable[str] = ()) -> dict[str, Tensor]:
+def read_state(path: Path, *, missing: Callable[[], WeightsMissing], inside: Iterable[str] = (), beside: bool = False) -> dict[str, Tensor]:
     """A file of named tensors; ``.safetensors`` of the same stem is preferred.
 
     Args:
         missing: Makes the error that is raised when neither file is there.
         inside: Names under which the tensors may lie one level deeper; the first one that is there counts.
+        beside: Other objects may lie beside the tensors, and are read as nothing.
 
     Raises:
         WeightsMissing: See ``missing``. InputError: It is damaged, or holds anything but named tensors.
@@ -35,7 +37,8 @@ def read_state(path: Path, *, missing: Callable[[], WeightsMissing], inside: Ite
     if not path.exists():
         raise missing()
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+        with torch.serialization.safe_globals(inert_globals(path) if beside else []):
+            state = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except (RuntimeError, EOFError, OSError, ValueError, pickle.UnpicklingError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
 from svad_ray.backends import Backend, ModelFile
-from svad_ray.errors import WeightsMissing
 from svad_ray.pose.estimators import DETECTOR_FILE, LICENCE, POSE_FILE, SOURCE, DWPose
-from svad_ray.stages.perceive.embedded import MediaPipePerceive
-from svad_ray.subject import Perception, Photo
+from svad_ray.stages.perceive.points import BroughtPoints
+from svad_ray.subject import Perception
 
 
-class DWPosePerceive(MediaPipePerceive):
+class DWPosePerceive(BroughtPoints):
     """As ``MediaPipePerceive``, with the 133 key points and scores of DWPose."""
 
     backend: ClassVar[Backend] = Backend(
@@ -32,31 +30,11 @@ class DWPosePerceive(MediaPipePerceive):
     )
     version: ClassVar[int] = 1
 
-    def setup(self) -> None:
-        """Load the networks.
+    def load(self, folder: str) -> None:
+        """Both networks."""
+        self.estimate = DWPose(folder, threads=self.threads)
 
-        Raises:
-            WeightsMissing: ``perceive.weights`` is not set, or a file is not there. BackendUnavailable: onnxruntime is not installed.
-        """
-        if not self.config.weights:
-            raise WeightsMissing(
-                "the perceive backend 'dwpose' has no folder of model files",
-                expected="; ".join(f"{file.name} from {file.source} ({file.licence})" for file in self.backend.files),
-                remedy="--set perceive.weights=FOLDER, or use the embedded backend: --set perceive.backend=mediapipe",
-            )
-        self.estimate = DWPose(self.config.weights, threads=self.threads)
-        super().setup()
-
-    def __call__(self, photo: Photo) -> Perception:
-        """Everything about the largest person of a photo."""
-        return self._with_points(photo.image, super().__call__(photo))
-
-    def track(self, frames: np.ndarray, **options: Any) -> list[Perception]:
-        """The same person in every frame of a clip."""
-        return [self._with_points(frame, seen) for frame, seen in zip(frames, super().track(frames, **options))]
-
-    def _with_points(self, image: np.ndarray, seen: Perception) -> Perception:
-        if not seen.people:
-            return seen
+    def points(self, image: np.ndarray, seen: Perception) -> tuple[np.ndarray, np.ndarray]:
+        """Of the largest person that DWPose's own detector finds."""
         points, scores = self.estimate([image])
-        return replace(seen, keypoints=points[0], scores=scores[0])
+        return points[0], scores[0]
