@@ -23,11 +23,13 @@ class ModelFile:
         name: File name as its source calls it.
         source: Where its owner offers it.
         licence: Under which terms.
+        or_else: Name of another file that serves as well; empty = none does.
     """
 
     name: str
     source: str
     licence: str
+    or_else: str = ""
 
 
 @dataclass(frozen=True)
@@ -68,11 +70,13 @@ class Backend:
 _CLASSES: dict[tuple[str, str], str] = {
     ("perceive", "mediapipe"): "svad_ray.stages.perceive.embedded:MediaPipePerceive",
     ("perceive", "dwpose"): "svad_ray.stages.perceive.dwpose:DWPosePerceive",
+    ("perceive", "mmpose"): "svad_ray.stages.perceive.mmpose:MMPosePerceive",
     ("animate", "reprojection"): "svad_ray.stages.animate.embedded:ReprojectionAnimate",
     ("animate", "musepose"): "svad_ray.stages.animate.musepose:MusePoseAnimate",
     ("animate", "wan-animate"): "svad_ray.stages.animate.wan:WanAnimate",
     ("identity", "lifted-head"): "svad_ray.stages.identity.embedded:LiftedHeadIdentity",
     ("restore", "realesrgan"): "svad_ray.stages.restore.embedded:RealEsrganRestore",
+    ("restore", "bfrffusion"): "svad_ray.stages.restore.bfrffusion:BFRffusionRestore",
     ("fit", "body-fit"): "svad_ray.stages.fit.embedded:BodyFit",
     ("avatar", "gaussian"): "svad_ray.stages.avatar.gaussian:GaussianAvatar",
 }
@@ -117,22 +121,6 @@ PLANNED: tuple[Backend, ...] = (
         "FLAME is licensed for non-commercial research",
         files=(ModelFile("GAGAvatar.pt", "the GAGAvatar project", "as its project states"), _FLAME),
         memory_gib=8,
-        device="cuda",
-        batch=8,
-    ),
-    Backend(
-        "bfrffusion",
-        "restore",
-        "BFRffusion faces and Real-ESRGAN x2 frames",
-        "MIT; Real-ESRGAN BSD-3-Clause",
-        "BFRffusion weights on Stable Diffusion 2.1 OpenRAIL; Real-ESRGAN BSD-3-Clause",
-        False,
-        "built on OpenRAIL weights whose limits of use the user must accept",
-        files=(
-            ModelFile("checkpoint_BFRffusion_FFHQ.ckpt", "the BFRffusion project", "as its project states"),
-            ModelFile("RealESRGAN_x2plus.pth", "the Real-ESRGAN project", "BSD-3-Clause"),
-        ),
-        memory_gib=16,
         device="cuda",
         batch=8,
     ),

@@ -35,7 +35,7 @@ class StageConfig(BaseModel):
 
 
 class PerceiveConfig(StageConfig):
-    """largest: take the largest of several people. bust: accept a half-body photo, marked as such. weights: folder of DWPose's files."""
+    """largest: take the largest of several people. bust: accept a half-body photo, marked as such. weights: folder of DWPose's or mmpose's files."""
 
     backend: str = EMBEDDED["perceive"]
     largest: bool = False
@@ -111,6 +111,30 @@ class IdentityConfig(StageConfig):
     max_disparity: float = Field(default=0.01, gt=0)
 
 
+class FaceRestoreConfig(BaseModel):
+    """How the paper's restoration works on faces and frames.
+
+    Attributes:
+        steps: Denoising steps of a face. guidance: 1 = none, as published. batch: Faces at once.
+        dtype: "auto" = float16 on a GPU, float32 on the CPU. confidence: Of the face detector, above which a face counts.
+        paste: Restored faces are blended by their parsed parts, or cloned by gradients as the paper says.
+        background: What enlarges the frame: "x2plus" and "x4plus" are Real-ESRGAN (its own file among ``restore.weights``, the embedded package),
+            "auto" = x2plus where its file is, else x4plus; "lanczos" none.
+        tile, tile_batch: Pixels of a tile of the frame, and tiles at once.
+    """
+
+    model_config = _FROZEN
+    steps: int = Field(default=50, ge=1, le=1000)
+    guidance: float = Field(default=1.0, ge=1)
+    batch: int = Field(default=4, ge=1)
+    dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
+    confidence: float = Field(default=0.97, gt=0, lt=1)
+    paste: Literal["parse", "poisson"] = "parse"
+    background: Literal["auto", "x2plus", "x4plus", "lanczos"] = "auto"
+    tile: int = Field(default=400, ge=0)
+    tile_batch: int = Field(default=4, ge=1)
+
+
 class RestoreConfig(StageConfig):
     """Sharper frames.
 
@@ -119,12 +143,15 @@ class RestoreConfig(StageConfig):
             does not depend on how busy the machine is.
         scale: Output size over input size.
         plain: What the rest gets: the compact network or Lanczos.
+        weights: Folder of BFRffusion's checkpoints. faces: How BFRffusion restores.
     """
 
     backend: str = EMBEDDED["restore"]
     budget_s: float = Field(default=12.0, ge=0)
     scale: int = Field(default=1, ge=1, le=4)
     plain: Literal["compact", "lanczos"] = "compact"
+    weights: str = ""
+    faces: FaceRestoreConfig = FaceRestoreConfig()
 
 
 class FitConfig(StageConfig):
@@ -166,6 +193,20 @@ class AvatarConfig(StageConfig):
     rates: tuple[float, float, float] = (0.02, 0.01, 0.03)
 
 
+class DriftConfig(BaseModel):
+    """How the face's distance from the photo's is watched.
+
+    Attributes:
+        measure: "report" measures it before and after identity and restoration; "gate" also refuses a clip whose restored face is farther away
+            than ``max_distance`` in the median; both need the extra ``face``.
+        max_distance: Of dlib's embedding; the same person is below 0.6.
+    """
+
+    model_config = _FROZEN
+    measure: Literal["off", "report", "gate"] = "off"
+    max_distance: float = Field(default=0.6, gt=0)
+
+
 class Settings(BaseModel):
     """All of a run.
 
@@ -175,6 +216,7 @@ class Settings(BaseModel):
         shard: Frames a block in the stages that work frame by frame; a killed run loses at most one block.
         offline: Never fetch a model package.
         cache_dir: Where model packages are kept; empty = the user's cache folder.
+        drift: Whether the face's distance from the photo's is measured.
     """
 
     model_config = _FROZEN
@@ -183,6 +225,7 @@ class Settings(BaseModel):
     shard: int = Field(default=16, ge=1)
     offline: bool = False
     cache_dir: str = ""
+    drift: DriftConfig = DriftConfig()
     perceive: PerceiveConfig = PerceiveConfig()
     animate: AnimateConfig = AnimateConfig()
     identity: IdentityConfig = IdentityConfig()

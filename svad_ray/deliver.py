@@ -191,8 +191,26 @@ def report_inputs(delivery: Delivery, body: Any, turntable: np.ndarray, tables: 
         costs=[_cost(record) for record in delivery.records],
         warnings=[*delivery.avatar.facts["provenance"]["warnings"], *made.photo.notes],
         provenance=delivery.avatar.facts["provenance"],
-        metrics=tables,
+        metrics=[*drift_tables(made), *tables],
     )
+
+
+def drift_tables(made: pipeline.Created) -> list[Table]:
+    """How far the face is from the photo's after each stage, if it was measured."""
+    if made.drift is None:
+        return []
+    drift = made.drift.value
+    rows = []
+    for name in ("generated", "identity", "restored"):
+        found = getattr(drift, name)
+        found = found[np.isfinite(found)]
+        figures = (f"{np.median(found):.3f}", f"{found.max():.3f}") if len(found) else ("no face", "no face")
+        rows.append((name, *figures, f"{len(found)} of {len(drift.frames)}"))
+    return [
+        Table(
+            ("Face", "median distance", "largest", "frames with a face"), tuple(rows), "Distance from the photo's face (dlib; one person: below 0.6)"
+        )
+    ]
 
 
 def _cost(record: StageRecord) -> StageCost:

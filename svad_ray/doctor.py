@@ -10,7 +10,7 @@ from pathlib import Path
 import psutil
 
 from svad_ray import models
-from svad_ray.backends import PLANNED, Backend, descriptors
+from svad_ray.backends import PLANNED, Backend, ModelFile, descriptors
 from svad_ray.config import Settings
 from svad_ray.models.brought import is_rule_made
 from svad_ray.usage import cores
@@ -113,13 +113,17 @@ def _backends(settings: Settings) -> list[Finding]:
 def _backend(settings: Settings, backend: Backend) -> list[Finding]:
     """Its line, and what it needs that is not here."""
     folder = getattr(settings.stage(backend.stage), "weights", "")
-    lacking = [file for file in backend.files if backend in PLANNED or not folder or not _there(Path(folder) / file.name)]
+    lacking = [file for file in backend.files if backend in PLANNED or not folder or not _any_there(Path(folder), file)]
     where = f" in {folder}" if folder else f" (set {backend.stage}.weights)" if backend not in PLANNED else ""
     missing = "; ".join(f"{file.name} ({file.source})" for file in lacking)
     found = f"{backend.name}: {backend.summary}" + (" (weights made by a rule, NOT REAL)" if is_rule_made(folder) else "")
     remedy = f"bring {missing}{where}, or choose the embedded profile" if missing else ""
     first = Finding(f"stage: {backend.stage}", found, "missing" if missing else "ok", remedy)
     return [first, _musepose_memory(settings)] if backend.name == "musepose" else [first]
+
+
+def _any_there(folder: Path, file: ModelFile) -> bool:
+    return any(_there(folder / name) for name in (file.name, file.or_else) if name)
 
 
 def _there(path: Path) -> bool:

@@ -7,13 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from svad_ray.backends import STAGES
 from svad_ray.config import Settings, StageConfig
 from svad_ray.stages.base import AnimateStage, AvatarStage, FitStage, IdentityStage, PerceiveStage, RestoreStage, Step, make
 from svad_ray.store.keys import digest
 from svad_ray.subject import Animation, Avatar, BodyTrack, Clip, Perception, Photo
+
+if TYPE_CHECKING:
+    from svad_ray.stages.identity.drift import DriftGauge, FaceDrift
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
@@ -54,6 +57,7 @@ class Created:
     restored: Result[Clip]
     track: Result[BodyTrack]
     avatar: Result[Avatar]
+    drift: Result[FaceDrift] | None = None
 
 
 @dataclass(frozen=True)
@@ -107,7 +111,7 @@ def create(photo: Photo, settings: Settings, run: Runner, *, stages: Stages | No
         QualityRejected: The photo does not show one whole person; the message says what to do.
         WeightsMissing, BackendUnavailable: A chosen backend cannot run here.
     """
-    s = stages or Stages.of(settings)
+    s, gauge = stages or Stages.of(settings), _gauge(settings)
     begun = begin(photo, settings, run, perceive=s.perceive, animate=s.animate)
     seen, animation, person = begun.perception, begun.animation, begun.person
     clip = run.part(animation, "clip", lambda made: made.clip)
@@ -122,6 +126,7 @@ def create(photo: Photo, settings: Settings, run: Runner, *, stages: Stages | No
     plan = run.whole("restore-plan", s.restore, lambda step: s.restore.plan(clip.value.track), inputs=[clip.key])
     fused = run.frames("identity", s.identity, clip, head)
     restored = run.frames("restore", s.restore, fused, plan)
+    drift = None if gauge is None else _drift(gauge, run, photo, seen, {"generated": clip, "identity": fused, "restored": restored})
 
     person.append(photo_track.key)
     track = run.whole(
@@ -136,4 +141,25 @@ def create(photo: Photo, settings: Settings, run: Runner, *, stages: Stages | No
         lambda step: s.avatar(restored.value, track.value, photo, seen.value, photo_track.value, progress=step.progress, checkpoint=step.checkpoint),
         inputs=[restored.key, track.key, *person],
     )
-    return Created(photo, seen, begun.warnings, animation, fused, restored, track, avatar)
+    return Created(photo, seen, begun.warnings, animation, fused, restored, track, avatar, drift)
+
+
+def _gauge(settings: Settings) -> DriftGauge | None:
+    """What measures the face's drift, if that is asked for; whether it can is known before anything is generated."""
+    if settings.drift.measure == "off":
+        return None
+    from svad_ray.stages.identity.drift import DriftGauge, dlib
+
+    dlib()
+    return DriftGauge(settings.drift, body=settings.identity.body)
+
+
+def _drift(gauge: DriftGauge, run: Runner, photo: Photo, seen: Result[Perception], clips: dict[str, Result[Clip]]) -> Result[FaceDrift]:
+    measured = run.whole(
+        "identity-drift",
+        gauge,
+        lambda step: gauge(photo, seen.value, {name: clip.value for name, clip in clips.items()}),
+        inputs=[seen.key, *(clip.key for clip in clips.values())],
+    )
+    measured.value.check(gauge.config)
+    return measured

@@ -6,14 +6,15 @@ variants. Parameter names are those of the official checkpoints.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from svad_ray.errors import InputError
+from svad_ray.errors import InputError, WeightsMissing
+from svad_ray.nets.checkpoint import read_state
 from svad_ray.nets.ncnn import read_ncnn
 
 SLOPE = 0.2  # LeakyReLU
@@ -109,6 +110,11 @@ def rrdbnet_from_state(state: Mapping[str, Tensor]) -> RRDBNet:
             remedy="check which file is named in the configuration",
         ) from error
     return net.eval().requires_grad_(False)
+
+
+def load_rrdbnet(path: Path, *, missing: Callable[[], WeightsMissing]) -> RRDBNet:
+    """RRDBNet from an official checkpoint, averaged parameters first. Raises as ``checkpoint.read_state``, and InputError for another network."""
+    return rrdbnet_from_state(read_state(path, missing=missing, inside=("params_ema", "params")))
 
 
 def load_rrdbnet_ncnn(param: Path, binary: Path) -> RRDBNet:

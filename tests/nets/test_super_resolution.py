@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import struct
-import zlib
 from pathlib import Path
 
 import numpy as np
@@ -11,11 +10,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rules import rule_tensor
 from torch import nn
 
-from svad_ray.errors import InputError
+from svad_ray.errors import InputError, WeightsMissing
 from svad_ray.nets.ncnn import FLAG_FLOAT16, FLAG_FLOAT32, read_ncnn
-from svad_ray.nets.rrdbnet import RRDBNet, conv_names, load_rrdbnet_ncnn, rrdbnet_from_state
+from svad_ray.nets.rrdbnet import RRDBNet, conv_names, load_rrdbnet, load_rrdbnet_ncnn, rrdbnet_from_state
 from svad_ray.nets.srvgg import SRVGGNetCompact, load_srvgg_ncnn, srvgg_from_state
 from svad_ray.nets.upscale import enlarge, forward_tiled
 
@@ -27,21 +27,8 @@ SRVGG = {
 }
 
 
-def rule_tensor(net: str, key: str, shape: tuple[int, ...], factor: float = 1.0) -> torch.Tensor:
-    """The recorded rule that fills a parameter from its name (golden README)."""
-    numbers = np.random.default_rng(zlib.crc32(f"{net}:{key}".encode())).standard_normal(shape, dtype=np.float32)
-    leaf = key.rsplit(".", 1)[-1]
-    if leaf == "bias":
-        numbers = 0.02 * numbers
-    elif len(shape) == 1:
-        numbers = 1 + 0.1 * numbers
-    else:
-        numbers = numbers * np.float32(np.sqrt(1.0 / np.prod(shape[1:])))
-    return torch.from_numpy((numbers * np.float32(factor)).astype(np.float32))
-
-
 def fill(net: nn.Module, name: str, factors=lambda key, shape: 1.0) -> nn.Module:
-    state = {key: rule_tensor(name, key, tuple(t.shape), factors(key, t.shape)) for key, t in net.state_dict().items()}
+    state = {key: torch.from_numpy(rule_tensor(name, key, t.shape, factors(key, t.shape))) for key, t in net.state_dict().items()}
     net.load_state_dict(state)
     return net.eval().requires_grad_(False)
 
@@ -205,3 +192,32 @@ def test_the_packaged_realesrgan_weights_load_completely(realesrgan_folder):
         back = out.reshape(24, 4, 24, 4, 3).mean((1, 3))
         assert min(np.corrcoef(back[..., c].ravel(), image[..., c].ravel())[0, 1] for c in (0, 1)) > 0.98
         assert np.abs(back - image).mean() < np.abs(back[..., ::-1] - image).mean() / 3
+
+
+def test_tiles_together_are_tiles_one_by_one():
+    net = amplified("rrdb_x2_2blocks", 2)
+    images = torch.rand(2, 3, 50, 38, generator=torch.Generator().manual_seed(0))
+    serial = torch.cat([forward_tiled(net, image[None], tile=16, tile_pad=4) for image in images])
+    torch.testing.assert_close(forward_tiled(net, images, tile=16, tile_pad=4, batch=5), serial, atol=1e-5, rtol=0)
+
+
+def test_an_official_file_is_read(tmp_path):
+    """Averaged parameters first; another network, a torn file and no file are named."""
+    net = amplified("rrdb_x2_2blocks", 2)
+    worse = {key: torch.zeros_like(value) for key, value in net.state_dict().items()}
+    torch.save({"params": worse, "params_ema": net.state_dict()}, tmp_path / "x2.pth")
+    x = torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(1))
+
+    def missing():
+        return WeightsMissing("no file")
+
+    torch.testing.assert_close(load_rrdbnet(tmp_path / "x2.pth", missing=missing)(x), net(x))
+    torch.save({"params_ema": {"conv.weight": torch.zeros(1)}}, tmp_path / "other.pth")
+    (tmp_path / "torn.pth").write_bytes((tmp_path / "x2.pth").read_bytes()[:1000])
+    for name, kind, says in (
+        ("other", InputError, "do not belong to an RRDBNet"),
+        ("torn", InputError, "cannot be read"),
+        ("none", WeightsMissing, "no file"),
+    ):
+        with pytest.raises(kind, match=says):
+            load_rrdbnet(tmp_path / f"{name}.pth", missing=missing)

@@ -159,39 +159,39 @@ class Networks:
         return self.vae.decode(latents / LATENT_SCALE, return_dict=False)[0]
 
 
-def restore(
-    networks: Networks, faces: np.ndarray, options: Options | None = None, *, progress: Callable[[float], None] = lambda done: None
-) -> np.ndarray:
+def restore(networks: Networks, faces: np.ndarray, options: Options | None = None) -> tuple[np.ndarray, np.ndarray]:
     """Aligned faces, restored.
 
     Args:
         faces: (N, S, S, 3) uint8 RGB, S = 512 (any multiple of 64 works).
 
     Returns:
-        (N, S, S, 3) uint8 RGB.
+        (N, S, S, 3) uint8 RGB, and (N,) bool: False where the network gave no numbers and the face is as it was.
 
     Raises:
         ConfigError: Options that cannot be used. InputError: Other shapes.
     """
     options = options or Options()
     if options.steps < 1 or options.batch < 1 or options.guidance < 1:
-        raise ConfigError(f"{options}", expected="at least one step, one face at once and a guidance of 1", remedy="change restore.diffusion")
+        raise ConfigError(f"{options}", expected="at least one step, one face at once and a guidance of 1", remedy="change restore.faces")
     if faces.ndim != 4 or faces.shape[3] != 3 or faces.shape[1] % 64 or faces.shape[2] % 64:
         raise InputError(f"faces of the shape {faces.shape}", expected="(N, 512, 512, 3)")
-    restored = []
-    for start in range(0, len(faces), options.batch):
-        restored.append(_batch(networks, faces[start : start + options.batch], options))
-        progress(min(start + options.batch, len(faces)) / len(faces))
-    return np.concatenate(restored) if restored else faces.copy()
+    made = [_batch(networks, faces[start : start + options.batch], options) for start in range(0, len(faces), options.batch)]
+    if not made:
+        return faces.copy(), np.zeros(0, bool)
+    restored, good = (np.concatenate(parts) for parts in zip(*made))
+    return restored, good
 
 
-def _batch(networks: Networks, faces: np.ndarray, options: Options) -> np.ndarray:
+def _batch(networks: Networks, faces: np.ndarray, options: Options) -> tuple[np.ndarray, np.ndarray]:
     hint = torch.from_numpy(np.ascontiguousarray(faces)).to(networks.device).permute(0, 3, 1, 2).to(networks.dtype) / 255
     shape = (1, 4, faces.shape[1] // DOWN, faces.shape[2] // DOWN)
     noise = torch.randn(shape, generator=torch.Generator().manual_seed(options.seed)).expand(len(faces), -1, -1, -1)
     with torch.inference_mode():
-        images = networks.decode(sample(networks, hint, noise.to(networks.device), options).to(networks.dtype))
-    return ((images.float() + 1) * 127.5).clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
+        images = networks.decode(sample(networks, hint, noise.to(networks.device), options).to(networks.dtype)).float()
+    good = torch.isfinite(images).flatten(1).all(1).cpu().numpy()
+    pixels = ((images.nan_to_num() + 1) * 127.5).clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
+    return np.where(good[:, None, None, None], pixels, faces), good
 
 
 def sample(networks: Networks, hint: Tensor, latents: Tensor, options: Options) -> Tensor:

@@ -18,7 +18,6 @@ from svad_ray.nets.faces.files import missing
 FILE, SOURCE, LICENCE = "parsing_parsenet.pth", "the facexlib project", "MIT"
 CLASSES = 19
 _SLOPE = 0.2
-_WIDTHS = ((64, 128), (128, 256), (256, 256), (256, 256))  # channels of each halving; the doublings go back
 _DEPTH = 10
 
 
@@ -64,14 +63,19 @@ class _Block(nn.Module):
 
 
 class ParseNet(nn.Module):
-    """The network."""
+    """The network.
 
-    def __init__(self) -> None:
+    Args:
+        first: Channels at full size; two halvings double them, two more do not.
+    """
+
+    def __init__(self, first: int = 64) -> None:
         super().__init__()
-        first, last = _WIDTHS[0][0], _WIDTHS[-1][1]
-        self.encoder = nn.Sequential(_Layer(3, first), *(_Block(*width, "down") for width in _WIDTHS))
+        last = 4 * first
+        widths = ((first, 2 * first), (2 * first, last), (last, last), (last, last))
+        self.encoder = nn.Sequential(_Layer(3, first), *(_Block(*width, "down") for width in widths))
         self.body = nn.Sequential(*(_Block(last, last) for _ in range(_DEPTH)))
-        self.decoder = nn.Sequential(*(_Block(outputs, inputs, "up") for inputs, outputs in reversed(_WIDTHS)))
+        self.decoder = nn.Sequential(*(_Block(outputs, inputs, "up") for inputs, outputs in reversed(widths)))
         self.out_img_conv, self.out_mask_conv = _Layer(first, 3), _Layer(first, CLASSES)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -97,6 +101,7 @@ def load_parsenet(path: str | Path, *, dtype: torch.dtype = torch.float32, devic
     """The published network. Raises WeightsMissing or InputError, which name the file and the tensors."""
     path = Path(path)
     state = read_state(path, missing=lambda: missing(path, SOURCE, LICENCE))
+    first = state.get("encoder.0.conv2d.weight", torch.empty(64))
     with torch.device("meta"):
-        net = ParseNet()
+        net = ParseNet(len(first))
     return fill(net, state, path, what="ParseNet", dtype=dtype).to(device).eval().requires_grad_(False)

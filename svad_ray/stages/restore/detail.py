@@ -6,8 +6,12 @@ frequencies, therefore stays the original's; only what it cannot know, the frequ
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import cv2
 import numpy as np
+
+from svad_ray.subject import Clip
 
 FEATHER = 0.12  # of the crop's side: width of the ramp in which a crop fades into its frame
 
@@ -68,3 +72,14 @@ def _ramp(length: int, start: bool, end: bool) -> np.ndarray:
             t = np.minimum(distance, 1)
             ramp = ramp * t * t * (3 - 2 * t)
     return ramp.astype(np.float32)
+
+
+def scaled_clip(shard: Clip, frames: np.ndarray, remarks: tuple[str, ...], scale: int) -> Clip:
+    """The shard with new frames; masks and cameras at the new size, ``scale`` times the old one."""
+    if scale == 1:
+        return replace(shard, frames=frames, remarks=remarks)
+    masks = np.stack([resize(np.dstack([m] * 3), frames.shape[1:3])[..., 0] for m in shard.masks])
+    Ks = shard.track.Ks * np.array([[scale], [scale], [1]], shard.track.Ks.dtype)
+    height, width = shard.track.image_size
+    track = replace(shard.track, Ks=Ks, image_size=(height * scale, width * scale))
+    return replace(shard, frames=frames, masks=masks, track=track, remarks=remarks)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import ClassVar
 
 import numpy as np
@@ -12,7 +11,7 @@ from svad_ray.body import load_body
 from svad_ray.body.model import Body
 from svad_ray.config import AnimateConfig, RestoreConfig
 from svad_ray.stages.identity.head import facing_deg, head_boxes, head_transforms
-from svad_ray.stages.restore.detail import keep_low_frequencies, paste, pixel_box, resize
+from svad_ray.stages.restore.detail import keep_low_frequencies, paste, pixel_box, resize, scaled_clip
 from svad_ray.stages.restore.networks import LARGE_S, Networks
 from svad_ray.subject import BodyTrack, Clip
 
@@ -78,7 +77,7 @@ class RealEsrganRestore:
             image, remark = self._frame(frame, boxes[i], "x4plus" if large else plain)
             frames.append(image)
             remarks.append("; ".join(part for part in (shard.remarks[i], remark) if part))
-        return _scaled(shard, np.stack(frames), tuple(remarks), self.config.scale)
+        return scaled_clip(shard, np.stack(frames), tuple(remarks), self.config.scale)
 
     def _angle_deg(self, cost_s: float) -> float:
         """Half the arc whose frames the budget pays for, when every frame costs ``cost_s`` and the clip turns evenly."""
@@ -105,14 +104,3 @@ def _cost_s(boxes: np.ndarray, size: tuple[int, ...]) -> np.ndarray:
     """(T,) recorded seconds of the large network on each head; 0 for a head outside the image."""
     inside = [pixel_box(box, (size[0], size[1])) for box in boxes]
     return np.array([0.0 if b is None else (b[2] - b[0]) * (b[3] - b[1]) * LARGE_S for b in inside])
-
-
-def _scaled(shard: Clip, frames: np.ndarray, remarks: tuple[str, ...], scale: int) -> Clip:
-    """The shard with new frames, masks and cameras at the new size."""
-    if scale == 1:
-        return replace(shard, frames=frames, remarks=remarks)
-    masks = np.stack([resize(np.dstack([m] * 3), frames.shape[1:3])[..., 0] for m in shard.masks])
-    Ks = shard.track.Ks * np.array([[scale], [scale], [1]], shard.track.Ks.dtype)
-    height, width = shard.track.image_size
-    track = replace(shard.track, Ks=Ks, image_size=(height * scale, width * scale))
-    return replace(shard, frames=frames, masks=masks, track=track, remarks=remarks)
