@@ -120,6 +120,7 @@ class FaceRestoreConfig(BaseModel):
         paste: Restored faces are blended by their parsed parts, or cloned by gradients as the paper says.
         background: What enlarges the frame: "x2plus" and "x4plus" are Real-ESRGAN (its own file among ``restore.weights``, the embedded package),
             "auto" = x2plus where its file is, else x4plus; "lanczos" none.
+        enlarger: Whose code runs Real-ESRGAN: ours, or the package ``realesrgan`` (extra of the same name), tile by tile, with the same result.
         tile, tile_batch: Pixels of a tile of the frame, and tiles at once.
     """
 
@@ -131,6 +132,7 @@ class FaceRestoreConfig(BaseModel):
     confidence: float = Field(default=0.97, gt=0, lt=1)
     paste: Literal["parse", "poisson"] = "parse"
     background: Literal["auto", "x2plus", "x4plus", "lanczos"] = "auto"
+    enlarger: Literal["own", "realesrgan"] = "own"
     tile: int = Field(default=400, ge=0)
     tile_batch: int = Field(default=4, ge=1)
 

@@ -137,6 +137,7 @@ def background(config: RestoreConfig, *, device: str, dtype: Any) -> Callable[[n
 
     Raises:
         WeightsMissing: x2plus is asked for and its file is not there. InputError: The file is damaged.
+        BackendUnavailable: The package ``realesrgan`` is asked for and not installed.
     """
     from svad_ray import models
     from svad_ray.nets.rrdbnet import load_rrdbnet, load_rrdbnet_ncnn
@@ -150,8 +151,21 @@ def background(config: RestoreConfig, *, device: str, dtype: Any) -> Callable[[n
     else:
         folder = models.ensure("realesrgan")
         net = load_rrdbnet_ncnn(folder / "realesrgan-x4plus.param", folder / "realesrgan-x4plus.bin")
+    if c.enlarger == "realesrgan":
+        return _package(net, config, device=device, dtype=dtype)
     net = net.to(device, dtype)
     return lambda frame: enlarge(net, frame, tile=c.tile, tile_pad=_TILE_PAD, batch=c.tile_batch, outscale=config.scale)
+
+
+def _package(net: Any, config: RestoreConfig, *, device: str, dtype: Any) -> Callable[[np.ndarray], np.ndarray]:
+    """The same network, run by the package ``realesrgan``, which knows float32 and float16 only."""
+    import torch
+
+    from svad_ray.nets.realesrgan_package import RealEsrganPackage
+
+    half = dtype == torch.float16
+    package = RealEsrganPackage(net, tile=config.faces.tile, tile_pad=_TILE_PAD, half=half, device=torch.device(device))
+    return lambda frame: package(frame, outscale=config.scale)
 
 
 def _no_x2plus(path: Path) -> WeightsMissing:
