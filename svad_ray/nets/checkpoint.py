@@ -6,7 +6,7 @@ import pickle
 import zipfile
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError
@@ -37,7 +37,8 @@ def read_state(path: Path, *, missing: Callable[[], WeightsMissing], inside: Ite
     if not path.exists():
         raise missing()
     try:
-        with torch.serialization.safe_globals(inert_globals(path) if beside else []):
+        allowed: list[Any] = list(inert_globals(path)) if beside else []
+        with torch.serialization.safe_globals(allowed):
             state = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except (RuntimeError, EOFError, OSError, ValueError, pickle.UnpicklingError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__

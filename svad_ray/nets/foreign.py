@@ -59,4 +59,4 @@ def _globals(stream: IO[bytes]) -> Iterator[str]:
     """Full names in one pickle of protocol 2, the only one that torch reads; the stream stands behind it afterwards."""
     for code, argument, _ in pickletools.genops(stream):
         if code.name == "GLOBAL":
-            yield argument.replace(" ", ".", 1)
+            yield str(argument).replace(" ", ".", 1)

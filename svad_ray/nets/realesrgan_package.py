@@ -37,7 +37,7 @@ class RealEsrganPackage:
         if tile % net.multiple or tile_pad % net.multiple:
             raise InputError(f"tiles of {tile} pixels with a margin of {tile_pad}", expected=f"multiples of {net.multiple} for x{net.scale}")
         kind, upsampler = _classes()
-        same = kind(3, 3, net.scale, net.conv_first.out_channels, len(net.body), net.body[0].rdb1.conv1.out_channels)
+        same = kind(3, 3, net.scale, net.conv_first.out_channels, len(net.body), net.grow)
         with tempfile.TemporaryDirectory() as folder:  # the package takes weights from a file only
             path = Path(folder) / "weights.pth"
             torch.save({"params": net.state_dict()}, path)

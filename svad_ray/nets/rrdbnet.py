@@ -67,7 +67,7 @@ class RRDBNet(nn.Module):
         super().__init__()
         if scale not in UNSHUFFLE:
             raise InputError(f"RRDBNet has no scale {scale}.", expected="1, 2 or 4")
-        self.scale, self.multiple = scale, UNSHUFFLE[scale]
+        self.scale, self.multiple, self.grow = scale, UNSHUFFLE[scale], grow
         self.conv_first = _conv(3 * self.multiple**2, features)
         self.body = nn.Sequential(*(ResidualInResidual(features, grow) for _ in range(blocks)))
         self.conv_body, self.conv_up1, self.conv_up2, self.conv_hr = (_conv(features, features) for _ in range(4))

@@ -92,5 +92,5 @@ def test_damaged_files_are_named(tmp_path, zipped):
     whole = path.read_bytes()
     for content in (whole[: len(whole) // 2], b"", b"no checkpoint", whole[:20]):
         path.write_bytes(content)
-        with pytest.raises(InputError, match="net.pth"):
+        with pytest.raises(InputError, match=r"net\.pth"):
             read_state(path, missing=missing, inside=("state_dict",), beside=True)
