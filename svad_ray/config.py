@@ -104,11 +104,16 @@ class IdentityConfig(StageConfig):
     Attributes:
         gate: Which rule refuses a frame: the paper's (both eyes seen, landmark disparity) or the released code's.
         max_disparity: Procrustes disparity of the 68 landmarks above which a frame keeps its own face.
+        landmarks: Whose 68 points: the face mesh's (Apache-2.0), or dlib's as the released code takes them (extra ``face``; its predictor was trained
+            on pictures whose terms exclude commercial use).
+        strength: 1 to 255; the head's gradients weigh this much over 255 (180 in the released code).
     """
 
     backend: str = EMBEDDED["identity"]
     gate: Literal["paper", "official"] = "paper"
     max_disparity: float = Field(default=0.01, gt=0)
+    landmarks: Literal["mediapipe", "dlib"] = "mediapipe"
+    strength: int = Field(default=180, ge=1, le=255)
 
 
 class FaceRestoreConfig(BaseModel):

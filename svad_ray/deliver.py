@@ -282,7 +282,12 @@ def save_picture(image: np.ndarray, path: Path) -> None:
 
 def chosen_backends(settings: Settings) -> tuple[Backend, ...]:
     """Descriptors of the configured backends, in the order of the stages. Raises as ``backends.load``."""
-    return tuple(load(stage, settings.stage(stage).backend).backend for stage in STAGES)
+    chosen = tuple(load(stage, settings.stage(stage).backend).backend for stage in STAGES)
+    if settings.identity.landmarks != "dlib":
+        return chosen
+    from svad_ray.stages.identity.dlib_faces import with_landmarks
+
+    return tuple(with_landmarks(backend) if backend.stage == "identity" else backend for backend in chosen)
 
 
 def fetch_models(backends: tuple[Backend, ...], tell: StepProgress) -> None:

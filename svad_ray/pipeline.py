@@ -148,9 +148,10 @@ def _gauge(settings: Settings) -> DriftGauge | None:
     """What measures the face's drift, if that is asked for; whether it can is known before anything is generated."""
     if settings.drift.measure == "off":
         return None
-    from svad_ray.stages.identity.drift import DriftGauge, dlib
+    from svad_ray.stages.identity.dlib_faces import package
+    from svad_ray.stages.identity.drift import DriftGauge
 
-    dlib()
+    package()
     return DriftGauge(settings.drift, body=settings.identity.body)
 
 

@@ -7,15 +7,15 @@ measure and no stage: it changes no frame.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
-from svad_ray import models
 from svad_ray.backends import Backend
 from svad_ray.body import load_body
 from svad_ray.config import DriftConfig, PerceiveConfig
-from svad_ray.errors import BackendUnavailable, QualityRejected
+from svad_ray.errors import QualityRejected
+from svad_ray.stages.identity.dlib_faces import DlibEmbedding
 from svad_ray.stages.identity.head import facing_deg, head_transforms
 from svad_ray.stages.perceive.embedded import MediaPipePerceive
 from svad_ray.stages.perceive.wholebody import face_68
@@ -83,9 +83,7 @@ class DriftGauge:
         Raises:
             BackendUnavailable: dlib is not installed. WeightsMissing: Its model package cannot be had.
         """
-        network = dlib()
-        self._embed = network.face_recognition_model_v1(str(models.ensure("dlib") / "dlib_face_recognition_resnet_model_v1.dat"))
-        self._dlib = network
+        self._embed = DlibEmbedding()
         self.body = load_body(self._body or None)
         self.perceive = MediaPipePerceive(PerceiveConfig())
         self.perceive.setup()
@@ -100,12 +98,7 @@ class DriftGauge:
 
     def embedding(self, image: np.ndarray, face_mesh: np.ndarray) -> np.ndarray:
         """(128,) of the face with that (468, 3) mesh in an (H, W, 3) uint8 RGB picture."""
-        points = np.rint(face_68(face_mesh)[:, :2] - 0.5).astype(int)
-        low, high = (tuple(int(x) for x in corner) for corner in (points.min(0), points.max(0)))
-        shape = self._dlib.full_object_detection(
-            self._dlib.rectangle(*low, *high), self._dlib.points([self._dlib.point(int(x), int(y)) for x, y in points])
-        )
-        return np.array(self._embed.compute_face_descriptor(np.ascontiguousarray(image), shape))
+        return self._embed(image, face_68(face_mesh)[:, :2] - 0.5)
 
     def _distances(self, own: np.ndarray | None, frames: np.ndarray) -> np.ndarray:
         out = np.full(len(frames), np.nan)
@@ -115,15 +108,3 @@ class DriftGauge:
             if seen.face_mesh is not None:
                 out[i] = np.linalg.norm(self.embedding(frame, seen.face_mesh) - own)
         return out
-
-
-def dlib() -> Any:
-    """The package. Raises BackendUnavailable when it is not installed."""
-    try:
-        import dlib as package
-    except ModuleNotFoundError as error:
-        raise BackendUnavailable(
-            "measuring the face's drift needs the package 'dlib', which is not installed",
-            remedy="pip install svad-ray[face], or --set drift.measure=off",
-        ) from error
-    return package

@@ -16,6 +16,7 @@ from svad_ray.config import IdentityConfig
 from svad_ray.errors import QualityRejected
 from svad_ray.geometry.raster import to_camera
 from svad_ray.nets.litert import LiteRTNet
+from svad_ray.stages.identity.dlib_faces import DlibLandmarks
 from svad_ray.stages.identity.fusion import fuse_head
 from svad_ray.stages.identity.head import head_transforms
 from svad_ray.stages.identity.lift import HeadReference, HeadRender, lift_head, render_head
@@ -53,6 +54,7 @@ class LiftedHeadIdentity:
         """Load the body and the face landmark network."""
         self.body: Body = load_body(self.config.body or None)
         self.landmarker = FaceLandmarker(LiteRTNet(models.ensure("mediapipe") / "face_landmark.tflite", threads=1))
+        self.dlib = DlibLandmarks() if self.config.landmarks == "dlib" else None
 
     def reference(self, photo: Photo, perception: Perception, photo_track: BodyTrack) -> HeadReference:
         """The photo's head in 3D, in the axes of the fitted body's head.
@@ -89,7 +91,7 @@ class LiftedHeadIdentity:
         seen, rendered = (self._landmarks(image, head.points) for image in (frame, head.image))
         if seen is None or rendered is None:
             return frame, f"fusion refused: no face in the {'frame' if seen is None else 'head render'}"
-        result = fuse_head(frame, head.image, seen, rendered, max_disparity=self.config.max_disparity)
+        result = fuse_head(frame, head.image, seen, rendered, max_disparity=self.config.max_disparity, mask_value=self.config.strength)
         return result.image, f"fusion refused: {result.reason}" if result.reason else f"fused, disparity {result.disparity:.4f}"
 
     def _gate(self, head: HeadRender, number: int) -> str:
@@ -105,7 +107,10 @@ class LiftedHeadIdentity:
     def _landmarks(self, image: np.ndarray, expected: np.ndarray) -> np.ndarray | None:
         """(68, 2) landmarks in OpenCV's pixel counting, looked for where the head must be; None without a face."""
         found = self.landmarker(image, face_roi_from_mesh(expected))
-        return face_68(found.mesh)[:, :2] - 0.5 if found.score > FACE_SCORE else None
+        if found.score <= FACE_SCORE:
+            return None
+        points = face_68(found.mesh)[:, :2] - 0.5
+        return points if self.dlib is None else self.dlib(image, points)
 
     def _mesh_depth(self, face_mesh: np.ndarray, track: BodyTrack) -> float:
         """Metres at the face mesh's z = 0, such that its 68 points lie as deep as the fitted body's on average."""
