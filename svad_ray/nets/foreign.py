@@ -9,6 +9,7 @@ from __future__ import annotations
 import pickle
 import pickletools
 import zipfile
+from _compat_pickle import IMPORT_MAPPING, NAME_MAPPING
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
@@ -59,4 +60,7 @@ def _globals(stream: IO[bytes]) -> Iterator[str]:
     """Full names in one pickle of protocol 2, the only one that torch reads; the stream stands behind it afterwards."""
     for code, argument, _ in pickletools.genops(stream):
         if code.name == "GLOBAL":
-            yield str(argument).replace(" ", ".", 1)
+            module, name = str(argument).split(" ", 1)
+            if (module, name) in NAME_MAPPING:  # protocol 2 writes Python 2's names, and torch reads them as today's
+                module, name = NAME_MAPPING[module, name]
+            yield f"{IMPORT_MAPPING.get(module, module)}.{name}"

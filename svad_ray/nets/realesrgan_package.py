@@ -34,7 +34,7 @@ class RealEsrganPackage:
     def __init__(
         self, net: RRDBNet, *, tile: int = 0, tile_pad: int = 10, pre_pad: int = 0, half: bool = False, device: torch.device | None = None
     ) -> None:
-        if tile % net.multiple or tile_pad % net.multiple:
+        if tile and (tile % net.multiple or tile_pad % net.multiple):
             raise InputError(f"tiles of {tile} pixels with a margin of {tile_pad}", expected=f"multiples of {net.multiple} for x{net.scale}")
         kind, upsampler = _classes()
         same = kind(3, 3, net.scale, net.conv_first.out_channels, len(net.body), net.grow)

@@ -84,7 +84,9 @@ class MMPose:
         from mmdet.apis import inference_detector
 
         found = inference_detector(self.detector, np.ascontiguousarray(frame[..., ::-1])).pred_instances.cpu().numpy()
-        return found.bboxes[(found.labels == 0) & (found.scores > PERSON_SCORE)]
+        height, width = frame.shape[:2]
+        boxes = found.bboxes.clip(0, [width, height, width, height])  # one may lie in the border that fills the picture up to a square
+        return boxes[(found.labels == 0) & (found.scores > PERSON_SCORE) & (boxes[:, 2:] > boxes[:, :2]).all(1)]
 
 
 def pose_file(folder: Path) -> Path:

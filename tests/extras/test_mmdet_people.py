@@ -17,8 +17,8 @@ IOU, CANDIDATES = 0.6, 1000
 
 @pytest.fixture(scope="module")
 def picture():
-    coarse = np.random.default_rng(5).integers(0, 256, (12, 20, 3), dtype=np.uint8)
-    return cv2.resize(coarse, (400, 240), interpolation=cv2.INTER_CUBIC)
+    coarse = np.random.default_rng(5).integers(0, 256, (16, 16, 3), dtype=np.uint8)
+    return cv2.resize(coarse, (400, 400), interpolation=cv2.INTER_CUBIC)
 
 
 @pytest.fixture(scope="module")
@@ -27,9 +27,9 @@ def folder(tmp_path_factory):
     torch.manual_seed(1)
     state = ours.build_detector(CLASSES).state_dict()
     for level in range(3):
-        state[f"bbox_head.rtm_cls.{level}.weight"] = torch.randn_like(state[f"bbox_head.rtm_cls.{level}.weight"]) * 2.0
-        state[f"bbox_head.rtm_cls.{level}.bias"] = torch.full((CLASSES,), -1.0)
-        state[f"bbox_head.rtm_reg.{level}.bias"] = torch.full((4,), 3.0 + level)
+        state[f"bbox_head.rtm_cls.{level}.weight"] = torch.randn_like(state[f"bbox_head.rtm_cls.{level}.weight"]) * 8.0
+        state[f"bbox_head.rtm_cls.{level}.bias"] = torch.full((CLASSES,), 0.0)
+        state[f"bbox_head.rtm_reg.{level}.bias"] = torch.full((4,), 3.0)
     folder = tmp_path_factory.mktemp("rtmdet")
     torch.save({"meta": {"classes": np.array(["person"])}, "state_dict": state}, folder / "rtmdet_m_person.pth")
     return folder
@@ -65,7 +65,7 @@ def test_people(folder, picture):
     with torch.inference_mode():
         levels = model.bbox_head(model.neck(model.backbone(torch.from_numpy(tensor)[None])))
     boxes, scores = decoded(levels, ratio)
-    boxes = np.minimum(boxes, [400, 240, 400, 240])
+    boxes = np.minimum(boxes, 400)
     assert len(found) > 3
     # each box found is one of the raw boxes of a person's score, no two of them overlap too much, and the best one is there
     sure = scores[:, 0] > ours.PERSON_SCORE
@@ -77,6 +77,15 @@ def test_people(folder, picture):
         assert max((iou(found[i], found[j]) for j in range(i)), default=0.0) <= IOU + 1e-4
     largest = np.prod(found[:, 2:] - found[:, :2], axis=1).argmax()
     np.testing.assert_array_equal(estimator.person(picture), found[largest])
+
+
+def test_boxes_end_with_the_picture(folder):
+    """A wide picture is filled up to a square; what is found there is nobody."""
+    estimator = object.__new__(ours.MMPose)
+    estimator.detector = ours.load_detector(folder / "rtmdet_m_person.pth")
+    wide = cv2.resize(np.random.default_rng(5).integers(0, 256, (6, 20, 3), dtype=np.uint8), (400, 120), interpolation=cv2.INTER_CUBIC)
+    boxes = estimator.people(wide)
+    assert len(boxes) and boxes.min() >= 0 and (boxes <= [400, 120, 400, 120]).all() and (boxes[:, 2:] > boxes[:, :2]).all()
 
 
 def iou(a, b):
