@@ -188,7 +188,7 @@ class GenerateWorker:
         if not (self.job.config.windows.workers and hasattr(animate, "predict")):
             return
         from svad_ray.cluster.diffusion import spread_for
-        from svad_ray.stages.animate.musepose import device_and_dtype
+        from svad_ray.nets.device import device_and_dtype
 
         _, dtype = device_and_dtype(animate.config.diffusion.dtype)
         animate.predict = spread_for(animate.config.weights, str(dtype).removeprefix("torch."), animate.config.diffusion.compile, self.job.config)

@@ -53,6 +53,7 @@ class MusePoseAnimate(DrivenAnimate):
         self.predict: Any = None
 
     def _load(self) -> None:
+        from svad_ray.nets.device import device_and_dtype
         from svad_ray.nets.musepose.load import load_networks
         from svad_ray.nets.musepose.sample import check
 
@@ -82,13 +83,3 @@ class MusePoseAnimate(DrivenAnimate):
 
         size = self.config.size
         return stream(self.networks, reference, poses, width=size, height=size, options=self._options(), predict=self.predict, progress=progress)
-
-
-def device_and_dtype(wanted: str) -> tuple[str, Any]:
-    """Device and torch dtype for a configured dtype: a GPU if there is one, float16 on it."""
-    import torch
-
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    if wanted == "auto":
-        wanted = "float16" if device == "cuda" else "float32"
-    return device, getattr(torch, wanted)

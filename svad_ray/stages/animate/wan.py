@@ -9,7 +9,6 @@ import numpy as np
 
 from svad_ray.backends import Backend, ModelFile
 from svad_ray.stages.animate.driven import DrivenAnimate
-from svad_ray.stages.animate.musepose import device_and_dtype
 from svad_ray.stages.base import Progress
 
 
@@ -35,6 +34,7 @@ class WanAnimate(DrivenAnimate):
     version: ClassVar[int] = 1
 
     def _load(self) -> None:
+        from svad_ray.nets.device import device_and_dtype
         from svad_ray.nets.wan_animate import WanOptions, check, load_pipeline
 
         c, size = self.config.diffusion, self.config.size

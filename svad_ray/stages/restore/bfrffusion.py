@@ -53,8 +53,8 @@ class BFRffusionRestore:
             WeightsMissing: No folder is configured, or files are not in it. InputError: A file is damaged or of another network.
         """
         from svad_ray.nets.bfrffusion.load import load_networks
+        from svad_ray.nets.device import device_and_dtype
         from svad_ray.nets.faces import parsenet, retinaface
-        from svad_ray.stages.animate.musepose import device_and_dtype
 
         if not self.config.weights:
             raise WeightsMissing(
