@@ -59,6 +59,7 @@ def test_from_photo_to_report(photo, weights, tmp_path):
     assert len(list((tmp_path / "out" / "work" / "animate").iterdir())) == len(before) + 1
 
 
+@pytest.mark.slow
 @pytest.mark.models
 def test_one_frame_and_frames_nobody_is_found_in(photo, weights):
     from svad_ray.stages.perceive.embedded import MediaPipePerceive
@@ -123,6 +124,7 @@ def test_doctor_says_what_is_missing_and_how_much_memory(weights):
         (weights / "away").rename(weights / "MusePose" / "motion_module.pth")
 
 
+@pytest.mark.slow
 @pytest.mark.models
 def test_blocks_come_one_by_one_and_are_the_clip(photo, weights, monkeypatch):
     """A block's frames, masks and remarks do not depend on where the clip is cut."""

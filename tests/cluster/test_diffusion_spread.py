@@ -78,6 +78,7 @@ def test_a_worker_that_dies_between_steps_costs_nothing(networks, spread):
     torch.testing.assert_close(denoise(Once(spread, 1, kill_one), given, OPTIONS), alone, atol=1e-5, rtol=0)
 
 
+@pytest.mark.slow
 def test_a_fault_of_the_input_is_said_and_not_tried_again(networks, spread):
     given = conditions(networks, 4)
     with pytest.raises(Exception, match=r"shape|size"):

@@ -35,6 +35,7 @@ def test_the_frame_round_a_face():
     )
 
 
+@pytest.mark.slow
 @pytest.mark.models
 def test_both_see_the_same_face():
     """Two networks that share nothing find eyes, nose and mouth of a person within a few hundredths of the face's width."""

@@ -113,6 +113,7 @@ def test_the_seed_and_the_guidance_count(bfr_weights, stage, confidence):
         assert (made(bfr_weights, f"restore.faces.confidence={confidence}", setting)(images).frames != stage(images).frames).any(), setting
 
 
+@pytest.mark.slow
 def test_a_face_that_becomes_no_numbers_is_kept(bfr_weights, confidence):
     broken = made(bfr_weights, f"restore.faces.confidence={confidence}")
     broken.networks.vae.post_quant_conv.bias.data.fill_(float("nan"))
