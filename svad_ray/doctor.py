@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import importlib.util
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,12 @@ from svad_ray.usage import cores
 
 _GIB = 1024**3
 _NEEDED_GIB, _NEEDED_DISK_GIB = 4.0, 2.0
+_EXTRAS = {
+    "face": "dlib",
+    "mmpose": "mmpose",
+    "onnx": "onnxruntime",
+    "realesrgan": "realesrgan",
+}  # extra -> the package that tells whether it is there
 
 
 @dataclass(frozen=True)
@@ -31,7 +38,7 @@ class Finding:
 
 def examine(settings: Settings) -> list[Finding]:
     """Everything that a run with ``settings`` depends on."""
-    return [*_machine(settings), *_packages(), *_model_files(settings), _body(settings), *_backends(settings)]
+    return [*_machine(settings), *_packages(), *_model_files(settings), _body(settings), *_extras(settings), *_backends(settings)]
 
 
 def _machine(settings: Settings) -> list[Finding]:
@@ -103,6 +110,22 @@ def _body(settings: Settings) -> Finding:
         "ok" if there else "missing",
         "" if there else "check the path, or leave `body` empty for the open body",
     )
+
+
+def _extras(settings: Settings) -> list[Finding]:
+    """Packages beyond the core that the settings ask for."""
+    wanted = {b.extra for b in descriptors() if settings.stage(b.stage).backend == b.name} & _EXTRAS.keys()
+    if settings.drift.measure != "off" or settings.identity.landmarks == "dlib":
+        wanted.add("face")
+    if settings.restore.backend == "bfrffusion" and settings.restore.faces.enlarger == "realesrgan":
+        wanted.add("realesrgan")
+    return [_extra(name, _EXTRAS[name]) for name in sorted(wanted)]
+
+
+def _extra(name: str, package: str) -> Finding:
+    if importlib.util.find_spec(package) is not None:
+        return Finding(f"extra: {name}", f"the package '{package}' is installed")
+    return Finding(f"extra: {name}", f"the package '{package}' is not installed", "missing", f"pip install svad-ray[{name}] (docs/extras.md)")
 
 
 def _backends(settings: Settings) -> list[Finding]:
