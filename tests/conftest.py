@@ -4,9 +4,17 @@ import os
 import sys
 from pathlib import Path
 
+import pytest
+
 # Ray fixes its authentication when it is imported, and some test modules import it: driver and cluster must mean the same.
 os.environ.update(RAY_AUTH_MODE="disabled", RAY_USAGE_STATS_ENABLED="0")
 
 for folder in (Path(__file__).parent, Path(__file__).parent / "cluster"):  # the tiny pipeline, and its scripted form
     if str(folder) not in sys.path:
         sys.path.insert(0, str(folder))
+
+
+@pytest.fixture(scope="session")
+def golden_generation() -> Path:
+    """Recorded outputs of the official code."""
+    return Path(os.environ.get("SVAD_GOLDEN", Path(__file__).parent / "golden")) / "generation"

@@ -1,17 +1,10 @@
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pytest
 
 from svad_ray.errors import SvadError
-
-
-@pytest.fixture(scope="session")
-def golden_generation() -> Path:
-    """Recorded outputs of the official code."""
-    return Path(os.environ.get("SVAD_GOLDEN", Path(__file__).parents[1] / "golden")) / "generation"
 
 
 @pytest.fixture(scope="session")

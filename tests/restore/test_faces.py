@@ -1,20 +1,15 @@
 """Faces out of a frame and back into it, against recorded outputs of the original code, and where they do not fit."""
 
-import os
-from pathlib import Path
-
 import numpy as np
 import pytest
+from rules import golden_or_skip
 
 from svad_ray.stages.restore import faces
 
-FOLDER = Path(os.environ.get("SVAD_GOLDEN", Path(__file__).parents[1] / "golden")) / "generation"
 
-
-def recorded(name):
-    if not (FOLDER / name).exists():
-        pytest.skip(f"{name} is not among the recorded files kept here; set SVAD_GOLDEN to a folder that has it")
-    return np.load(FOLDER / name)
+@pytest.fixture
+def recorded(golden_generation):
+    return lambda name: golden_or_skip(golden_generation / name)
 
 
 def rgb(image):
@@ -26,7 +21,7 @@ def close(got, wanted, levels):
     assert difference.max() <= levels, (difference.max(), (difference > levels).mean())
 
 
-def test_alignment():
+def test_alignment(recorded):
     scene, data = rgb(recorded("face_paste.npz")["scene_bgr"]), recorded("face_align.npz")
     aligned = [faces.align(scene, points) for points in data["landmarks5"]]
     np.testing.assert_allclose([one.matrix for one in aligned], data["affine"], atol=1e-9)
@@ -35,7 +30,7 @@ def test_alignment():
     np.testing.assert_allclose([one.crop.mean((0, 1)) for one in aligned], data["crop_mean"][:, ::-1], atol=0.01)
 
 
-def test_paste():
+def test_paste(recorded):
     data = recorded("face_paste.npz")
     scene, restored, labels = rgb(data["scene_bgr"]), rgb(data["restored_face_bgr"]), data["labels"]
     matrices = [faces.align(scene, points).matrix for points in data["landmarks5"]]
