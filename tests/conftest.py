@@ -14,7 +14,16 @@ for folder in (Path(__file__).parent, Path(__file__).parent / "cluster"):  # the
         sys.path.insert(0, str(folder))
 
 
+GOLDEN = Path(os.environ.get("SVAD_GOLDEN", Path(__file__).parent / "golden"))
+
+
 @pytest.fixture(scope="session")
 def golden_generation() -> Path:
-    """Recorded outputs of the official code."""
-    return Path(os.environ.get("SVAD_GOLDEN", Path(__file__).parent / "golden")) / "generation"
+    """Recorded outputs of the official code: from the photo to the restored clip."""
+    return GOLDEN / "generation"
+
+
+@pytest.fixture(scope="session")
+def golden_avatar() -> Path:
+    """Recorded outputs of the official code: from the clip to the avatar."""
+    return GOLDEN / "avatar"
