@@ -107,6 +107,9 @@ class IdentityConfig(StageConfig):
         landmarks: Whose 68 points: the face mesh's (Apache-2.0), or dlib's as the released code takes them (extra ``face``; its predictor was trained
             on pictures whose terms exclude commercial use).
         strength: 1 to 255; the head's gradients weigh this much over 255 (180 in the released code).
+        weights: Folder of GAGAvatar's and FLAME's files.
+        driver: Head track of the driving clip (``svad-ray track-head``, or the tracker's own ``smoothed.pkl``), whose expression, eyes and camera the
+            GAGAvatar head takes; empty: it turns as the body's head does, with the photo's expression.
     """
 
     backend: str = EMBEDDED["identity"]
@@ -114,6 +117,8 @@ class IdentityConfig(StageConfig):
     max_disparity: float = Field(default=0.01, gt=0)
     landmarks: Literal["mediapipe", "dlib"] = "mediapipe"
     strength: int = Field(default=180, ge=1, le=255)
+    weights: str = ""
+    driver: str = ""
 
 
 class FaceRestoreConfig(BaseModel):

@@ -16,7 +16,7 @@ from functools import cached_property, partial
 from typing import Any, Generic, Protocol, TypeVar
 
 from svad_ray.config import Settings
-from svad_ray.models.brought import fingerprint
+from svad_ray.models.brought import fingerprint, named_files
 from svad_ray.stages.base import Step
 from svad_ray.store import ArtefactStore, Key, content_key, digest
 from svad_ray.subject import Clip, join_clips
@@ -205,7 +205,9 @@ class LocalRunner:
             version=stage.version,
             parameters=stage.config.model_dump(mode="json", exclude={"weights"}),  # not where they lie counts, but which they are
             inputs=inputs,
-            models=model_hashes(stage.backend.models) | fingerprint(getattr(stage.config, "weights", "")),
+            models=model_hashes(stage.backend.models)
+            | fingerprint(getattr(stage.config, "weights", ""))
+            | named_files(*(str(getattr(stage.config, name, "")) for name in ("motion", "driver"))),
             body_id=self.body_id,
         )
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Mapping
+from importlib import import_module
 from pathlib import Path
 from typing import IO, Any
 
@@ -42,7 +43,7 @@ class Record:
 class _Reader(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         if module in _ARRAY_MODULES and name in ("_reconstruct", "scalar"):
-            return getattr(np._core.multiarray, name)
+            return getattr(import_module("numpy._core.multiarray"), name)
         if (module, name) in _REAL:
             return _REAL[module, name]
         if module in ("builtins", "__builtin__") and name in _BUILT_IN:

@@ -27,6 +27,11 @@ def fingerprint(folder: str | Path) -> dict[str, str]:
     return {path.relative_to(root).as_posix(): _edges(path) for path in sorted(root.rglob("*")) if path.suffix in _WEIGHTS}
 
 
+def named_files(*paths: str) -> dict[str, str]:
+    """File name -> hash, of those of the paths that are files: what a configuration names by path counts by its content."""
+    return {Path(path).name: _edges(Path(path)) for path in paths if path and Path(path).is_file()}
+
+
 def _edges(path: Path) -> str:
     size = path.stat().st_size
     hashed = hashlib.sha256(str(size).encode())

@@ -2,31 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any, ClassVar
 
 import numpy as np
 import torch
 
-from svad_ray import models
 from svad_ray.backends import Backend
 from svad_ray.body import load_body
 from svad_ray.body.model import Body
 from svad_ray.config import IdentityConfig
 from svad_ray.errors import QualityRejected
 from svad_ray.geometry.raster import to_camera
-from svad_ray.nets.litert import LiteRTNet
-from svad_ray.stages.identity.dlib_faces import DlibLandmarks
-from svad_ray.stages.identity.fusion import fuse_head
+from svad_ray.stages.identity.fusing import FaceFuser, HeadView, with_frames
 from svad_ray.stages.identity.head import head_transforms
-from svad_ray.stages.identity.lift import HeadReference, HeadRender, lift_head, render_head
-from svad_ray.stages.perceive.landmarkers import FaceLandmarker, face_roi_from_mesh
+from svad_ray.stages.identity.lift import HeadReference, lift_head, render_head
+from svad_ray.stages.perceive.landmarkers import face_roi_from_mesh
 from svad_ray.stages.perceive.wholebody import face_68
 from svad_ray.subject import BodyTrack, Clip, Perception, Photo
 
-FACE_SCORE = 0.5
-OFFICIAL_LAST_FRAME = 138  # the released script fuses no frame after this one of its 189
-FACING_AWAY_DEG = 75.0  # beyond this turn from the photo the lifted face is seen edge-on or from behind
 _INNER = slice(76, 144)  # smplx joints: 51 inner face landmarks, then 17 of the contour
 
 
@@ -53,8 +46,7 @@ class LiftedHeadIdentity:
     def setup(self) -> None:
         """Load the body and the face landmark network."""
         self.body: Body = load_body(self.config.body or None)
-        self.landmarker = FaceLandmarker(LiteRTNet(models.ensure("mediapipe") / "face_landmark.tflite", threads=1))
-        self.dlib = DlibLandmarks() if self.config.landmarks == "dlib" else None
+        self.fuser = FaceFuser(self.config)
 
     def reference(self, photo: Photo, perception: Perception, photo_track: BodyTrack) -> HeadReference:
         """The photo's head in 3D, in the axes of the fitted body's head.
@@ -77,40 +69,14 @@ class LiftedHeadIdentity:
     def __call__(self, shard: Clip, reference: HeadReference) -> Clip:
         """The frames with the photo's face where it can be seen; the same number in the same order."""
         heads = head_transforms(self.body, shard.track)
-        frames, remarks = [], []
-        for i, frame in enumerate(shard.frames):
-            image, remark = self._frame(frame, shard.first + i, reference, heads[i], shard.track.Ks[i])
-            frames.append(image)
-            remarks.append("; ".join(part for part in (shard.remarks[i], remark) if part))
-        return replace(shard, frames=np.stack(frames), remarks=tuple(remarks))
+        return with_frames(
+            shard, [self._frame(frame, shard.first + i, reference, heads[i], shard.track.Ks[i]) for i, frame in enumerate(shard.frames)]
+        )
 
     def _frame(self, frame: np.ndarray, number: int, reference: HeadReference, head_to_camera: np.ndarray, K: np.ndarray) -> tuple[np.ndarray, str]:
         head = render_head(reference, head_to_camera, K, (frame.shape[0], frame.shape[1]), background=_background(frame))
-        if reason := self._gate(head, number):
-            return frame, f"fusion refused: {reason}"
-        seen, rendered = (self._landmarks(image, head.points) for image in (frame, head.image))
-        if seen is None or rendered is None:
-            return frame, f"fusion refused: no face in the {'frame' if seen is None else 'head render'}"
-        result = fuse_head(frame, head.image, seen, rendered, max_disparity=self.config.max_disparity, mask_value=self.config.strength)
-        return result.image, f"fusion refused: {result.reason}" if result.reason else f"fused, disparity {result.disparity:.4f}"
-
-    def _gate(self, head: HeadRender, number: int) -> str:
-        """Why a frame is not even tried; "" to try."""
-        if head.turn_deg > FACING_AWAY_DEG:
-            return f"head turned {head.turn_deg:.0f} degrees from the photo"
-        if self.config.gate == "official" and number > OFFICIAL_LAST_FRAME:
-            return f"frame {number} after {OFFICIAL_LAST_FRAME}"
-        if self.config.gate == "paper" and not head.eyes_seen:
-            return "not both eyes visible"
-        return ""
-
-    def _landmarks(self, image: np.ndarray, expected: np.ndarray) -> np.ndarray | None:
-        """(68, 2) landmarks in OpenCV's pixel counting, looked for where the head must be; None without a face."""
-        found = self.landmarker(image, face_roi_from_mesh(expected))
-        if found.score <= FACE_SCORE:
-            return None
-        points = face_68(found.mesh)[:, :2] - 0.5
-        return points if self.dlib is None else self.dlib(image, points)
+        roi = face_roi_from_mesh(head.points)
+        return self.fuser.fuse(frame, number, HeadView(head.image, roi, roi, head.eyes_seen, head.turn_deg))
 
     def _mesh_depth(self, face_mesh: np.ndarray, track: BodyTrack) -> float:
         """Metres at the face mesh's z = 0, such that its 68 points lie as deep as the fitted body's on average."""

@@ -205,7 +205,7 @@ def render_head(reference: HeadReference, head_to_camera: np.ndarray, K: np.ndar
     return HeadRender(
         image=(np.clip(image, 0, 1) * 255 + 0.5).astype(np.uint8),
         points=project(vertices[:FACE_POINTS], K).astype(np.float32),
-        eyes_seen=turn < 90 and all(_seen(vertices[eye], fine, buffers) for eye in (RIGHT_EYE, LEFT_EYE)),
+        eyes_seen=turn < 90 and all(points_seen(vertices[eye], fine, buffers) >= 3 for eye in (RIGHT_EYE, LEFT_EYE)),
         turn_deg=turn,
     )
 
@@ -215,10 +215,10 @@ def _turn_deg(reference: HeadReference, head_to_camera: np.ndarray, vertices: np
     return float(np.degrees(np.arccos(np.clip(view @ reference.seen_from / np.linalg.norm(view), -1, 1))))
 
 
-def _seen(points: np.ndarray, K: np.ndarray, buffers: MeshBuffers) -> bool:
-    """Whether at least three of an eye's four points lie in front in the z-buffer."""
+def points_seen(points: np.ndarray, K: np.ndarray, buffers: MeshBuffers, *, margin: float = MARGIN) -> int:
+    """How many of (N, 3) points in the camera lie in front in a z-buffer, or no further behind than ``margin``."""
     height, width = buffers.depth.shape
     xy = np.floor(project(points, K)).astype(int)
     inside = ((xy >= 0) & (xy < [width, height])).all(1)
     x, y = np.clip(xy[:, 0], 0, width - 1), np.clip(xy[:, 1], 0, height - 1)
-    return int((inside & (points[:, 2] < buffers.depth[y, x] + MARGIN)).sum()) >= 3
+    return int((inside & (points[:, 2] < buffers.depth[y, x] + margin)).sum())
