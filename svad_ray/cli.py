@@ -200,6 +200,48 @@ def track(
     _out.print(f"{len(found)} frames in {out}")
 
 
+class HeadSmoothing(StrEnum):
+    """How a head track is smoothed over time."""
+
+    ema = "ema"
+    savgol = "savgol"
+    none = "none"
+
+
+@app.command("track-head")
+def track_head(
+    video: Annotated[Path, typer.Argument(help="A video of one person whose face is seen.")],
+    flame: Annotated[Path, typer.Option(help="FLAME's file, or the folder that holds it.")],
+    out: Annotated[Path, typer.Option(help="The head track (.npz).")] = Path("head.npz"),
+    smooth: Annotated[HeadSmoothing, typer.Option(help="ema: as the released tracker; savgol: as the paper.")] = HeadSmoothing.ema,
+    max_frames: Annotated[int, typer.Option(help="Read at most this many frames.")] = 600,
+    max_side: Annotated[int, typer.Option(help="Frames are shrunk to this longer side, pixels.")] = 960,
+    offline: Offline = False,
+    cache_dir: CacheDir = None,
+) -> None:
+    """Track the head in a driving video: what `identity.driver` takes."""
+    from svad_ray.body.flame import load_flame
+    from svad_ray.config import PerceiveConfig
+    from svad_ray.deliver import fetch_models
+    from svad_ray.export.video import read_video
+    from svad_ray.local import prepare
+    from svad_ray.motion.heads import save_head_track
+    from svad_ray.stages.identity.driving import track_clip
+    from svad_ray.stages.perceive.embedded import MediaPipePerceive
+
+    head = load_flame(flame)
+    frames, fps = read_video(video, max_frames=max_frames, max_side=max_side)
+    with bars() as tell:
+        prepare(override(Settings(), {"offline": offline, "cache_dir": str(cache_dir or "")}))
+        fetch_models((MediaPipePerceive.backend,), tell)
+        perceive = MediaPipePerceive(PerceiveConfig())
+        perceive.setup()
+        found = track_clip(frames, head, perceive, fps=fps, smooth=smooth.value, progress=lambda done: tell("track", done))
+        tell("track", 1.0)
+    save_head_track(found, out)
+    _out.print(f"{int(found.seen.sum())} of {len(found)} frames show the face; {out}")
+
+
 class ExportFormat(StrEnum):
     """What ``export`` writes."""
 

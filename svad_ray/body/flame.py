@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -38,6 +38,14 @@ class Embedding:
     bary: np.ndarray
 
 
+class JointSpace(NamedTuple):
+    """Rest joints (5, 3) of the template, and how they follow betas (5, 3, S) and expression (5, 3, E)."""
+
+    template: torch.Tensor
+    by_shape: torch.Tensor
+    by_expression: torch.Tensor
+
+
 @dataclass(frozen=True)
 class FlameOutput:
     """A posed batch: vertices (B, V, 3) and joints (B, 5, 3) in ``FLAME_JOINTS``' order, metres; rotations (B, 5, 3, 3) in the world."""
@@ -58,6 +66,7 @@ class Flame:
         inner: The 51 points of brows, nose, eyes and lips (17-67 of the 68).
         contour: (79, 17) look-up by yaw, see :func:`svad_ray.body.model.contour_bins`.
         full: All 68 at fixed places, and as many more as the file has (pupils). Each is None where no file gives it.
+        rest: ``joint_space`` of the whole head, kept by its parts.
     """
 
     name: str
@@ -73,6 +82,7 @@ class Flame:
     inner: Embedding | None = None
     contour: Embedding | None = None
     full: Embedding | None = None
+    rest: JointSpace | None = None
 
     @cached_property
     def neck_vertices(self) -> np.ndarray:
@@ -82,7 +92,8 @@ class Flame:
     def to(self, dtype: torch.dtype) -> Flame:
         """This head in another floating dtype."""
         changed: dict[str, Any] = {f.name: v.to(dtype) for f in fields(self) if isinstance(v := getattr(self, f.name), torch.Tensor)}
-        return replace(self, **changed)
+        rest = None if self.rest is None else JointSpace(*(x.to(dtype) for x in self.rest))
+        return replace(self, **changed, rest=rest)
 
     def forward(
         self,
@@ -111,7 +122,7 @@ class Flame:
         pose = torch.stack([(zero if p is None else p).expand(batch, 3) for p in poses], 1)
         rotations = rotation_matrices(pose)
         shaped = self.shaped(betas, expression)
-        joints = torch.einsum("jv,nvk->njk", self.J_regressor, shaped)
+        joints = self._rest_joints(betas, expression)
         feature = (rotations[:, 1:] - torch.eye(3, dtype=rotations.dtype)).flatten(1)
         rest = shaped + torch.einsum("vkp,np->nvk", self.posedirs, feature)
         world, posed, skin = forward_kinematics(rotations, joints.expand(batch, -1, -1), self.parents)
@@ -119,6 +130,26 @@ class Flame:
         if transl is not None:
             vertices, posed = vertices + transl[:, None], posed + transl[:, None]
         return FlameOutput(vertices, posed, world)
+
+    def part(self, vertices: np.ndarray) -> Flame:
+        """This head with only (N,) of its vertices, posed as they are in the whole head; it has no faces and no landmarks."""
+        rows = torch.as_tensor(vertices)
+        kept: dict[str, Any] = {name: getattr(self, name)[rows] for name in ("v_template", "shapedirs", "exprdirs", "posedirs", "lbs_weights")}
+        none = np.zeros((0, 3), np.int64)
+        return replace(self, **kept, faces=none, J_regressor=self.J_regressor[:, rows], rest=self.joint_space, inner=None, contour=None, full=None)
+
+    @cached_property
+    def joint_space(self) -> JointSpace:
+        """The regressor applied to the shape space, once."""
+        if self.rest is not None:
+            return self.rest
+        by_shape, by_expression = (torch.einsum("jv,vkb->jkb", self.J_regressor, dirs) for dirs in (self.shapedirs, self.exprdirs))
+        return JointSpace(self.J_regressor @ self.v_template, by_shape, by_expression)
+
+    def _rest_joints(self, betas: torch.Tensor, expression: torch.Tensor | None) -> torch.Tensor:
+        template, by_shape, by_expression = self.joint_space
+        joints = template + torch.einsum("jkb,nb->njk", by_shape[..., : betas.shape[1]], betas)
+        return joints if expression is None else joints + torch.einsum("jke,ne->njk", by_expression[..., : expression.shape[1]], expression)
 
     def shaped(self, betas: torch.Tensor, expression: torch.Tensor | None = None) -> torch.Tensor:
         """(B, V, 3) template with shape and expression, zero pose."""
@@ -135,7 +166,7 @@ class Flame:
             InputError: No embedding was found beside the head's file.
         """
         if root is None or self.contour is None or self.inner is None:
-            return self.on_surface(vertices, self._full())[:, : CONTOUR + INNER]
+            return self.on_surface(vertices, self.fixed_landmarks)[:, : CONTOUR + INNER]
         rows = contour_bins(root).numpy()
         moving = self.on_surface(vertices, Embedding(self.contour.faces[rows], self.contour.bary[rows]))
         return torch.cat([moving, self.on_surface(vertices, self.inner)], 1)
@@ -147,7 +178,13 @@ class Flame:
         rows = torch.arange(len(vertices))[:, None, None]
         return (vertices[rows, corners] * bary.expand(len(vertices), -1, -1)[..., None]).sum(2)
 
-    def _full(self) -> Embedding:
+    @property
+    def fixed_landmarks(self) -> Embedding:
+        """All landmarks at fixed places: the file's own, else the contour of a head that looks ahead and the inner points.
+
+        Raises:
+            InputError: No embedding was found beside the head's file.
+        """
         if self.full is not None:
             return self.full
         if self.inner is None or self.contour is None:

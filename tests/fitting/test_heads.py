@@ -10,7 +10,16 @@ from scipy.spatial.transform import Rotation
 
 from svad_ray.body.flame import flame_from_arrays
 from svad_ray.errors import InputError
-from svad_ray.fitting.heads import HeadTargets, landmarks_of, posed_vertices, project, start_from_landmarks, track_heads, tracking_losses
+from svad_ray.fitting.heads import (
+    HeadTargets,
+    landmarks_of,
+    landmarks_only,
+    posed_vertices,
+    project,
+    start_from_landmarks,
+    track_heads,
+    tracking_losses,
+)
 from svad_ray.motion.heads import HeadTrack, between, load_head_track, running_average, save_head_track, smoothed
 
 FRAMES = 7
@@ -106,6 +115,16 @@ def test_a_head_is_found_again_from_noisy_landmarks(flame, truth, seen):
     assert list(found.seen) == [True, True, True, False, True, True, True] and found.source == "test"
     middle = Rotation.from_matrix(found.transforms[[2, 4], :, :3]).mean()
     assert np.degrees((Rotation.from_matrix(found.transforms[3, :, :3]) * middle.inv()).magnitude()) < 0.1
+
+
+def test_a_part_of_a_head_is_posed_as_the_whole(flame, truth):
+    small, moved = landmarks_only(flame), HeadTrack(truth.shape, truth.expression, truth.pose, truth.pose + 0.1, truth.transforms, truth.seen)
+    assert len(small.v_template) < len(flame.v_template)
+    ours, whole = (landmarks_of(head, posed_vertices(head, moved)) for head in (small, flame))
+    torch.testing.assert_close(ours, whole, atol=1e-5, rtol=0)
+    torch.testing.assert_close(
+        landmarks_of(small.to(torch.float64), small.to(torch.float64).v_template[None])[0].float(), small.landmarks(small.v_template[None])[0]
+    )
 
 
 def test_gaps_are_filled_and_no_face_at_all_is_said(truth):

@@ -213,17 +213,27 @@ class GAGAvatarIdentity:
         return project_points(points, *(torch.tensor(np.asarray(x, np.float32)) for x in (track.Ks, track.viewmats))).numpy()
 
 
-def head_crop(image: np.ndarray, mask: np.ndarray, face_mesh: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The square round a head, 512 pixels wide, the person on black; and the (2, 3) map from the photo's pixels to the crop's.
+def head_box(face_mesh: np.ndarray) -> np.ndarray:
+    """(3,) pixels: left and top corner and side of the square that the tracker looks at.
 
-    The original asks a head detector for the head's box; here it follows from the face mesh (ours). Outside the photo the crop is black.
+    The original asks a head detector for the head's box; here it follows from the face mesh (ours).
     """
     low, high = face_mesh[:, :2].min(0), face_mesh[:, :2].max(0)
     width, height = (high - low) * _HEAD_OVER_FACE
     side = max(float(np.sqrt(width * height)) * _MARGIN, 2.0)
-    corner = (low + high) / 2 - [0, _HEAD_UP * (high - low)[1]] - side / 2
-    scale = SIDE / side
-    to_crop = np.array([[scale, 0, -corner[0] * scale], [0, scale, -corner[1] * scale]])
+    return np.array([*((low + high) / 2 - [0, _HEAD_UP * (high - low)[1]] - side / 2), side])
+
+
+def map_to_crop(box: np.ndarray) -> np.ndarray:
+    """(2, 3) map from the picture's pixels to those of the crop of a ``head_box``."""
+    scale = SIDE / box[2]
+    return np.array([[scale, 0, -box[0] * scale], [0, scale, -box[1] * scale]])
+
+
+def head_crop(image: np.ndarray, mask: np.ndarray, face_mesh: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The square round a head, 512 pixels wide, the person on black, black outside the photo; and the (2, 3) map from the photo's pixels to it."""
+    to_crop = map_to_crop(head_box(face_mesh))
+    scale = to_crop[0, 0]
     person = image * np.clip(mask, 0, 1)[..., None]
     if scale < 1:  # averaged first, or the crop would alias
         reduced = max(round(1 / scale), 1)
