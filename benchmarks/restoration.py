@@ -9,18 +9,22 @@ the overhead of a call. Ratios of medians of interleaved rounds.
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import torch
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.diffusion import interleaved
 from svad_ray.nets.bfrffusion.control import FaceFeatures, TimePrompt
 from svad_ray.nets.bfrffusion.networks import Networks, Options, Sizes, build_unet, build_vae, restore
 from svad_ray.nets.rrdbnet import RRDBNet
 from svad_ray.nets.upscale import enlarge
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from benchmarks.diffusion import interleaved
 
 SMALL = Sizes(channels=32, heads=16, context=64, hidden=64, prompt_heads=4, time=128, vae=32)
 STEPS, TILE, PAD, TILES = 2, 64, 10, 8

@@ -9,8 +9,9 @@ import torch
 from svad_ray.config import load_settings
 from svad_ray.errors import InputError, WeightsMissing
 from svad_ray.nets.bfrffusion import load
+from svad_ray.nets.bfrffusion.networks import Options, restore
 from svad_ray.nets.faces import parsenet, retinaface
-from svad_ray.stages.restore.bfrffusion import BFRffusionRestore
+from svad_ray.stages.restore.bfrffusion import BFRffusionRestore, crops_of
 from svad_ray.subject import BodyTrack, Clip
 
 SIZE = 96
@@ -81,6 +82,28 @@ def test_frames_in_are_frames_out_whatever_they_show(stage):
         assert (np.abs(frame.astype(int) - plain).max() > 0) == bool(faces_of(remark)), remark
 
 
+FACE = np.array([[-20.0, -12], [20, -12], [0, 11], [-17, 28], [17, 28]]) / 75  # of a face one pixel wide, round its middle
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("paste", ["parse", "poisson"])
+def test_two_faces_a_small_one_one_at_the_border_and_one_that_is_none(bfr_weights, paste):
+    """Three of five come back restored where they were; the face of 6 pixels and the one whose points fall together are left alone and counted."""
+    frame = noise(7)
+    places = [(30, 30, 40), (70, 60, 16), (96, 90, 30), (20, 80, 6)]  # x, y, width
+    points = [FACE * width + [x, y] for x, y, width in places] + [np.full((5, 2), 50.0)]
+    found, remark = crops_of(frame, points)
+    assert remark == "3 faces restored, 2 too small" and [one.crop.shape for one in found] == [(512, 512, 3)] * 3
+    stage = made(bfr_weights, "restore.scale=1", f"restore.faces.paste={paste}")
+    restored, good = stage._restore([one.crop for one in found])
+    out, _ = stage._frame(frame, [(face, one.matrix, np.ones_like(weights)) for (face, weights), one in zip(restored, found)])
+    assert good.all() and out.shape == frame.shape and np.isfinite(out).all()
+    changed = np.abs(out.astype(int) - frame).max(2) > 8
+    for x, y, width in places[:3]:
+        assert changed[y - width // 4 : y + width // 4, max(0, x - width // 4) : x + width // 4].mean() > 0.3, (x, y)
+    assert not changed[76:84, 14:26].any()
+
+
 @pytest.mark.slow
 def test_a_block_is_a_part_of_the_clip(stage):
     """Other batches round a little differently; nothing else may depend on the block."""
@@ -106,11 +129,14 @@ def test_gradients_are_another_paste(bfr_weights, stage, confidence):
         assert (poisson != parse).any() != ("not cloned" in remark), remark
 
 
-@pytest.mark.slow
-def test_the_seed_and_the_guidance_count(bfr_weights, stage, confidence):
-    images = clip([noise(0)])
-    for setting in ("restore.seed=1", "restore.faces.guidance=3", "restore.faces.steps=2"):
-        assert (made(bfr_weights, f"restore.faces.confidence={confidence}", setting)(images).frames != stage(images).frames).any(), setting
+def test_the_seed_and_the_guidance_count(stage):
+    """On a face of 64 pixels, which the networks take as well."""
+    face = np.random.default_rng(0).integers(0, 255, (1, 64, 64, 3), np.uint8)
+    plain = Options(steps=1, seed=42)
+    first = restore(stage.networks, face, plain)[0]
+    np.testing.assert_array_equal(first, restore(stage.networks, face, plain)[0])
+    for changed in (Options(steps=1, seed=43), Options(steps=1, seed=42, guidance=3.0), Options(steps=2, seed=42)):
+        assert (restore(stage.networks, face, changed)[0] != first).any(), changed
 
 
 @pytest.mark.slow
@@ -124,10 +150,12 @@ def test_a_face_that_becomes_no_numbers_is_kept(bfr_weights, confidence):
         np.testing.assert_array_equal(frame, broken.enlarge(image))
 
 
-@pytest.mark.slow
-def test_half_precision_runs(bfr_weights, confidence):
+def test_half_precision_is_near(bfr_weights, stage, confidence):
     half = made(bfr_weights, f"restore.faces.confidence={confidence}", "restore.faces.dtype=bfloat16")
-    assert half.networks.dtype == torch.bfloat16 and half(clip([noise(0)])).frames.dtype == np.uint8
+    assert half.networks.dtype == torch.bfloat16
+    face = np.random.default_rng(0).integers(0, 255, (1, 64, 64, 3), np.uint8)
+    whole, short = (restore(one.networks, face, Options(steps=1, seed=42))[0].astype(int) for one in (stage, half))
+    assert 0 < np.abs(whole - short).mean() < 8
 
 
 @pytest.mark.slow

@@ -95,11 +95,9 @@ class BFRffusionRestore:
         crops, remarks = [], []
         for frame in frames:
             (rows,) = detect(self.finder, frame[None], confidence=self.config.faces.confidence)
-            points = [row[5:].reshape(5, 2) for row in rows]
-            large = [one for one in points if eye_distance(one) >= SMALLEST_EYES]
-            found = [one for one in (align(frame, points) for points in large) if one is not None]
+            found, remark = crops_of(frame, [row[5:].reshape(5, 2) for row in rows])
             crops.append(found)
-            remarks.append(_says(len(points), len(large), len(found)))
+            remarks.append(remark)
         return crops, remarks
 
     def _restore(self, crops: list[np.ndarray]) -> tuple[list[tuple[np.ndarray, np.ndarray]], np.ndarray]:
@@ -119,6 +117,13 @@ class BFRffusionRestore:
             return paste(enlarged, faces, scale=self.config.scale), ""
         image, reasons = paste_gradients(enlarged, faces, scale=self.config.scale)
         return image, "; ".join(reasons)
+
+
+def crops_of(frame: np.ndarray, points: list[np.ndarray]) -> tuple[list[Aligned], str]:
+    """The upright crops of the faces at (5, 2) points each that are large enough, and what is said of the frame."""
+    large = [one for one in points if eye_distance(one) >= SMALLEST_EYES]
+    found = [one for one in (align(frame, five) for five in large) if one is not None]
+    return found, _says(len(points), len(large), len(found))
 
 
 def _says(seen: int, large: int, found: int) -> str:
