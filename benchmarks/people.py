@@ -24,7 +24,7 @@ from svad_ray.body import load_body
 from svad_ray.config import Settings, override
 from svad_ray.conventions import to_uint8
 from svad_ray.demo import fitted_joints, true_views
-from svad_ray.evaluate.lpips import Lpips
+from svad_ray.nets.lpips import Lpips
 from svad_ray.evaluate.synthetic import (
     A_POSE,
     PEOPLE,

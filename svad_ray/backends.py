@@ -80,6 +80,7 @@ _CLASSES: dict[tuple[str, str], str] = {
     ("restore", "bfrffusion"): "svad_ray.stages.restore.bfrffusion:BFRffusionRestore",
     ("fit", "body-fit"): "svad_ray.stages.fit.embedded:BodyFit",
     ("avatar", "gaussian"): "svad_ray.stages.avatar.gaussian:GaussianAvatar",
+    ("avatar", "exavatar"): "svad_ray.stages.avatar.exavatar:ExAvatar",
 }
 
 EMBEDDED: dict[str, str] = {
@@ -127,18 +128,6 @@ PLANNED: tuple[Backend, ...] = (
             ModelFile("deca_model.tar", "the DECA project", "non-commercial research"),
         ),
         memory_gib=12,
-        device="cuda",
-    ),
-    Backend(
-        "exavatar",
-        "avatar",
-        "ExAvatar: triplanes and MLPs on the subdivided SMPL-X mesh, rendered by gsplat",
-        "MIT; gsplat Apache-2.0",
-        "SMPL-X: non-commercial research",
-        False,
-        "SMPL-X is licensed for non-commercial research",
-        files=(_SMPLX,),
-        memory_gib=24,
         device="cuda",
     ),
 )

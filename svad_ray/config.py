@@ -184,6 +184,25 @@ class FitConfig(StageConfig):
     max_residual: float = Field(default=0.10, gt=0)
 
 
+class ExAvatarConfig(BaseModel):
+    """The model ``exavatar``; ``avatar.iterations`` and ``avatar.photo_weight`` are its steps and the photo's weight.
+
+    Attributes:
+        levels: Midpoint subdivisions of the body; the original has 2.
+        triplane: Side of the triplanes; the original has 128.
+        rate: Learning rate of the networks; the original has 0.001, for forty times as many steps.
+        lpips: Use the perceptual terms, which cost more than all the rest on a CPU.
+        official: The original's order of work: a scene besides the person, five renders a step, whole frames, random first scales.
+    """
+
+    model_config = _FROZEN
+    levels: int = Field(default=1, ge=0, le=3)
+    triplane: int = Field(default=128, ge=4)
+    rate: float = Field(default=0.004, gt=0)
+    lpips: bool = False
+    official: bool = False
+
+
 class AvatarConfig(StageConfig):
     """The trained Gaussians.
 
@@ -194,6 +213,7 @@ class AvatarConfig(StageConfig):
         photo_weight: Weight of the photo among the generated frames.
         color_views: Frames that the first colours are taken from, the photo besides.
         rates: Learning rates of offset, log scales and colour.
+        exavatar: What only the model exavatar has.
     """
 
     backend: str = EMBEDDED["avatar"]
@@ -203,6 +223,7 @@ class AvatarConfig(StageConfig):
     photo_weight: float = Field(default=1.0, ge=0)
     color_views: int = Field(default=24, ge=1)
     rates: tuple[float, float, float] = (0.02, 0.01, 0.03)
+    exavatar: ExAvatarConfig = ExAvatarConfig()
 
 
 class DriftConfig(BaseModel):

@@ -11,7 +11,7 @@ import numpy as np
 
 from svad_ray.config import Settings
 from svad_ray.deliver import Delivery, deliver, posed_body
-from svad_ray.evaluate.lpips import Lpips
+from svad_ray.nets.lpips import Lpips
 from svad_ray.evaluate.synthetic.demo import DemoPerson, demo_person
 from svad_ray.evaluate.synthetic.protocol import VIEWS, JointError, ViewScore, evaluation_cameras, joint_error, score_views
 from svad_ray.evaluate.synthetic.render import View

@@ -27,7 +27,7 @@ def write_ply(avatar: Avatar, path: str | Path, *, pose: BodyTrack | None = None
     """Write the avatar's Gaussians; the file appears whole or not at all.
 
     Args:
-        avatar: Of kind "gaussian".
+        avatar: Of kind "gaussian", or "exavatar", which is baked.
         pose: The avatar takes the pose (expression included) that this track has in ``frame``. None: the rest pose (arms out).
         y_up: Keep the body's own world instead of the viewers' y-down world.
         sh_degree: 0 writes colours only. 1 to 3 add zero ``f_rest_*`` for viewers that insist on view-dependent terms.
@@ -36,9 +36,9 @@ def write_ply(avatar: Avatar, path: str | Path, *, pose: BodyTrack | None = None
         InputError: Another kind of avatar, a frame that the track does not have, or a path that cannot be written.
     """
     if avatar.kind != "gaussian":
-        raise InputError(
-            f"an avatar of kind '{avatar.kind}'", expected="kind 'gaussian'", remedy="render a video instead, or bake the avatar to Gaussians"
-        )
+        from svad_ray.stages.avatar.bake import baked  # networks and body are needed by that kind alone
+
+        avatar = baked(avatar)
     if not 0 <= sh_degree <= 3:
         raise InputError(f"sh_degree {sh_degree}", expected="0 to 3", remedy="use 0, or 3 for viewers that need f_rest_*")
     means, quats = (avatar.tensors["means"], avatar.tensors["quats"]) if pose is None else _posed(avatar, pose, frame)

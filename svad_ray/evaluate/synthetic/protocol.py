@@ -85,7 +85,7 @@ def score_views(
     Args:
         renders: Pairs of image (H, W, 3), uint8 or float in [0, 1], on the truth's background, and mask (H, W), bool or in [0, 1], or None.
         truths: The true views, same order.
-        perceptual: A distance of two float images, such as ``svad_ray.evaluate.lpips.Lpips()``; None = not scored.
+        perceptual: A distance of two float images, such as ``svad_ray.nets.lpips.Lpips()``; None = not scored.
 
     Raises:
         InputError: The numbers or the sizes of the pictures differ.

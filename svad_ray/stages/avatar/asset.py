@@ -43,10 +43,14 @@ class PosableAvatar:
     """Rest-pose Gaussians bound to a skeleton.
 
     Args:
-        avatar: Kind "gaussian".
+        avatar: Kind "gaussian", or "exavatar", which is baked to it and needs its body.
     """
 
     def __init__(self, avatar: Avatar) -> None:
+        if avatar.kind != "gaussian":
+            from svad_ray.stages.avatar.bake import baked  # its networks and body are needed by that kind alone
+
+            avatar = baked(avatar)
         t = {name: torch.tensor(np.asarray(value, np.float32)) for name, value in avatar.tensors.items() if name not in ("lbs_joints", "parents")}
         joints = torch.tensor(avatar.tensors["lbs_joints"].astype(np.int64))
         self.avatar, self.count = avatar, len(t["means"])
@@ -54,14 +58,14 @@ class PosableAvatar:
         self.parents = avatar.tensors["parents"].astype(np.int64)
         self.means, self.scales, self.opacities, self.colors = t["means"], t["scales"], t["opacities"], t["colors"]
         self.rest_joints, self.frames, self.hands_mean = t["rest_joints"], rotations_from_quats(t["quats"]), t["hands_mean"].reshape(1, 30, 3)
-        self.expr_dirs, self.expr_index = t.get("expr_dirs"), t.get("expr_index")
+        self.expr_dirs, self.expr_index, self.unpose = t.get("expr_dirs"), t.get("expr_index"), t.get("unpose")
 
     def skin(self, track: BodyTrack, frame: int) -> torch.Tensor:
         """(55, 3, 4) skinning transforms of a frame, translation included."""
         pose = torch.tensor(track.full_pose[frame : frame + 1], dtype=torch.float32)
         pose = torch.cat([pose[:, :25], pose[:, 25:] + self.hands_mean], 1)
         _, _, skin = forward_kinematics(rotation_matrices(pose), self.rest_joints[None], self.parents)
-        skin = skin[0].clone()
+        skin = skin[0].clone() if self.unpose is None else skin[0] @ self.unpose  # Gaussians of a baked avatar lie in its star pose
         skin[..., 3] += torch.tensor(track.transl[frame], dtype=torch.float32)
         return skin
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -24,6 +22,7 @@ from svad_ray.geometry.rotations import frames_from_normals, orthonormal, quats_
 from svad_ray.splat import rasterization
 from svad_ray.stages.avatar.asset import INFLUENCES
 from svad_ray.stages.avatar.colors import SurfacePoints, View, colors_from_views
+from svad_ray.stages.avatar.training import Run
 from svad_ray.stages.base import NO_CHECKPOINT, Checkpoint, silent
 from svad_ray.subject import Avatar, BodyTrack, Clip, Perception, Photo
 
@@ -108,37 +107,6 @@ def _strongest(weights: torch.Tensor) -> torch.Tensor:
     return torch.zeros_like(weights).scatter_(1, index, value / value.sum(1, keepdim=True))
 
 
-@dataclass
-class _Training:
-    """All that the next training step depends on."""
-
-    model: GaussianModel
-    adam: torch.optim.Adam
-    rng: np.random.Generator
-    order: list[int]
-    losses: list[float]
-
-    def state(self) -> dict[str, Any]:
-        """Plain values and arrays that ``resume`` continues from, bit for bit."""
-        moments = [self.adam.state[p] for p in self.model.parameters()]
-        return {
-            "parameters": [p.detach().numpy().copy() for p in self.model.parameters()],
-            "moments": [{name: value.numpy().copy() for name, value in m.items()} for m in moments],
-            "rng": json.dumps(self.rng.bit_generator.state),
-            "order": [int(i) for i in self.order],
-            "losses": np.array(self.losses),
-        }
-
-    def resume(self, state: dict[str, Any]) -> None:
-        """Go on from ``state``."""
-        with torch.no_grad():
-            for p, value, moments in zip(self.model.parameters(), state["parameters"], state["moments"]):
-                p.copy_(torch.from_numpy(value.copy()))
-                self.adam.state[p] = {name: torch.from_numpy(np.array(m)) for name, m in moments.items()}
-        self.rng.bit_generator.state = json.loads(state["rng"])
-        self.order, self.losses = list(state["order"]), state["losses"].tolist()
-
-
 def train(
     model: GaussianModel,
     views: list[View],
@@ -154,15 +122,13 @@ def train(
     Continued from a checkpoint it takes the same steps to the same numbers as without a break.
     """
     adam = torch.optim.Adam([{"params": [p], "lr": r} for p, r in zip(model.parameters(), rates)], eps=1e-8)
-    at = _Training(model, adam, np.random.default_rng(seed), [], [])
+    at = Run(model.parameters(), adam, np.random.default_rng(seed))
     if kept := checkpoint.load():
         at.resume(kept)
     for i in range(len(at.losses), iterations):
         for group, rate in zip(adam.param_groups, rates):
             group["lr"] = rate * 0.1 ** (i / iterations)
-        if not at.order:
-            at.order = list(at.rng.permutation(len(views)))
-        loss = model.loss(views[at.order.pop()])
+        loss = model.loss(views[at.next_view(len(views))])
         adam.zero_grad()
         loss.backward()
         adam.step()

@@ -23,6 +23,7 @@ from svad_ray.errors import InputError
 SHIFT = (-0.030, -0.088, -0.188)
 SCALE = (0.458, 0.448, 0.450)
 NORM_EPS = 1e-10
+TINY = 1e-30  # under the root, whose derivative is infinite at zero
 MIN_SIDE = 32  # below that the last maps of either network vanish
 
 
@@ -123,12 +124,16 @@ class Lpips:
         if a.shape != b.shape or a.ndim != 3 or a.shape[2] != 3 or min(a.shape[:2]) < MIN_SIDE:
             raise InputError(f"The images have the shapes {a.shape} and {b.shape}.", expected=f"two (H, W, 3) of one size, {MIN_SIDE} pixels or more")
         with torch.inference_mode():
-            pairs = zip(self._features(a), self._features(b), self.heads, strict=True)
-            return float(sum(F.conv2d((x - y) ** 2, head).mean() for x, y, head in pairs))
+            return float(self.distance(*(torch.from_numpy(np.ascontiguousarray(x.transpose(2, 0, 1), np.float32))[None] for x in (a, b))))
 
-    def _features(self, image: np.ndarray) -> list[Tensor]:
+    def distance(self, a: Tensor, b: Tensor) -> Tensor:
+        """The same for (1, 3, H, W) tensors, differentiable: a scalar."""
+        pairs = zip(self._features(a), self._features(b), self.heads, strict=True)
+        return torch.stack([F.conv2d((x - y) ** 2, head).mean() for x, y, head in pairs]).sum()
+
+    def _features(self, image: Tensor) -> list[Tensor]:
         """Channel-normalised maps at the taps, (1, C, H', W') each."""
-        x = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1), np.float32))[None] * 2 - 1
+        x = image * 2 - 1
         x = (x - torch.tensor(SHIFT).view(1, 3, 1, 1)) / torch.tensor(SCALE).view(1, 3, 1, 1)
         maps = []
         for i, (weight, bias) in enumerate(self.convs):
@@ -137,7 +142,7 @@ class Lpips:
             stride, padding = self.layout.first if i == 0 else (1, weight.shape[-1] // 2)
             x = F.relu(F.conv2d(x, weight, bias, stride=stride, padding=padding))
             if i in self.layout.taps:
-                maps.append(x / (x.square().sum(1, keepdim=True).sqrt() + NORM_EPS))
+                maps.append(x / (x.square().sum(1, keepdim=True).clamp(min=TINY).sqrt() + NORM_EPS))
         return maps
 
 
