@@ -52,3 +52,22 @@ def golden_or_skip(path: Path):
     if not path.exists():
         pytest.skip(f"{path.name} is not among the recorded files kept here; set SVAD_GOLDEN to a folder that has it")
     return np.load(path)
+
+
+def avatar_rule(key: str, shape, conv_gain: float = 1.0) -> np.ndarray:
+    """Weights of a published key in the recordings from the clip to the avatar, whose rule is another one."""
+    drawn = np.random.default_rng(zlib.crc32(key.encode())).standard_normal(tuple(shape), dtype=np.float32)
+    leaf = key.rsplit(".", 1)[-1]
+    if leaf == "running_var":
+        return 1 + 0.1 * np.abs(drawn)
+    if leaf == "bias":
+        return 0.02 * drawn
+    if len(shape) == 1 and leaf in ("weight", "g", "scale", "gamma"):
+        return 1 + 0.1 * drawn
+    if leaf in ("pos_embed", "cls_token", "mask_token", "triplane", "triplane_face"):
+        return 0.2 * drawn
+    if leaf == "positional_encoding_gaussian_matrix":
+        return drawn
+    if len(shape) < 2:
+        return 0.02 * drawn
+    return drawn * np.float32(np.sqrt((conv_gain if len(shape) == 4 else 1.0) / np.prod(shape[1:])))

@@ -11,9 +11,18 @@ BODY_POSE = 21 * 6
 BODY_EXTENT, FACE_EXTENT = 2.0, 0.3  # metres a side of the cubes that the triplanes span
 
 
+class RowNorm(nn.GroupNorm):
+    """Group normalisation of rows (N, C), as a layer normalisation of each group: the same numbers, several times quicker on a CPU."""
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        """(N, C)."""
+        groups = input.unflatten(1, (self.num_groups, -1))
+        return F.layer_norm(groups, groups.shape[2:], eps=self.eps).flatten(1) * self.weight + self.bias
+
+
 def _hidden(inputs: int, layers: int = 3) -> list[nn.Module]:
     widths = [inputs, *[HIDDEN] * layers]
-    return [m for a, b in zip(widths, widths[1:]) for m in (nn.Linear(a, b), nn.GroupNorm(4, b), nn.ReLU())]
+    return [m for a, b in zip(widths, widths[1:]) for m in (nn.Linear(a, b), RowNorm(4, b), nn.ReLU())]
 
 
 class AvatarNetworks(nn.Module):
@@ -45,7 +54,7 @@ class AvatarNetworks(nn.Module):
             return body
         near = where[face]
         local = _sample(self.triplane_face, (near - near.mean(0)) / (FACE_EXTENT / 2))
-        return body.index_put((torch.nonzero(face)[:, 0],), local)
+        return body.index_copy(0, torch.nonzero(face)[:, 0], local)
 
 
 def _sample(planes: torch.Tensor, where: torch.Tensor) -> torch.Tensor:

@@ -41,7 +41,9 @@ def avatar_model(avatar: Avatar, *, body: Body | None = None) -> AvatarModel:
     body = load_body(avatar.facts.get("body") or None) if body is None else body
     if body.id != avatar.track.body_id:
         raise InputError(
-            f"body {body.name!r} has the id {body.id}", expected=f"body {avatar.track.body_id}, on which the avatar was made", remedy="set avatar.body"
+            f"body {body.name!r} has the id {body.id}",
+            expected=f"body {avatar.track.body_id}, on which the avatar was made",
+            remedy="set avatar.body",
         )
     learned = {key.removeprefix(LEARNED): torch.from_numpy(np.array(v)) for key, v in avatar.tensors.items() if key.startswith(LEARNED)}
     networks = networks_from(learned, name="the avatar").requires_grad_(False)

@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import scipy.sparse as sp
 import torch
 
 from svad_ray.body.names import JOINT_INDEX, JOINT_NAMES, SIDES
 from svad_ray.geometry.mesh import adjacency, vertex_normals
-from svad_ray.nets.exavatar.mesh import AvatarMesh
+from svad_ray.nets.exavatar.mesh import AvatarMesh, SparseMap
 from svad_ray.nets.exavatar.model import Posed
 
 NEIGHBOURS = 10  # at most, of a vertex, count for its Laplacian
@@ -60,6 +61,14 @@ def neighbours(faces: np.ndarray, count: int) -> tuple[torch.Tensor, torch.Tenso
     index = np.where(slot, graph.indices[place], np.arange(count)[:, None])
     weight = np.where(slot, -1.0 / np.maximum(degree, 1)[:, None], 0.0)
     return torch.from_numpy(index.astype(np.int64)), torch.from_numpy(weight.astype(np.float32))
+
+
+def laplacian_map(index: torch.Tensor, weight: torch.Tensor) -> SparseMap:
+    """The uniform Laplacian of those neighbours: a value less the mean around it."""
+    count, width = index.shape
+    rows = np.repeat(np.arange(count), width)
+    around = sp.coo_matrix((weight.numpy().ravel(), (rows, index.numpy().ravel())), (count, count))
+    return SparseMap(sp.identity(count) + around)
 
 
 def arm_sides(mesh: AvatarMesh, canonical: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -113,9 +122,11 @@ class Regularisers:
         near: Neighbours and their weights; None = ``neighbours`` of the mesh.
     """
 
-    def __init__(self, mesh: AvatarMesh, canonical: torch.Tensor, joint_offset: torch.Tensor, *, near: tuple[torch.Tensor, torch.Tensor] | None = None) -> None:
+    def __init__(
+        self, mesh: AvatarMesh, canonical: torch.Tensor, joint_offset: torch.Tensor, *, near: tuple[torch.Tensor, torch.Tensor] | None = None
+    ) -> None:
         self.mesh, self.joint_offset, self.weights = mesh, joint_offset, vertex_weights(mesh)
-        self._near = neighbours(mesh.faces, len(mesh)) if near is None else near
+        self._laplacian = laplacian_map(*(neighbours(mesh.faces, len(mesh)) if near is None else near))
         self._faces = torch.as_tensor(mesh.faces)
         self._hands = [torch.nonzero(mesh.flags[name])[:, 0] for name in ("is_rhand", "is_lhand")]
         fingers = [k for k, name in enumerate(JOINT_NAMES) if k >= 25]
@@ -134,22 +145,20 @@ class Regularisers:
         w, o, s, r = self.weights, posed.offsets, posed.static, posed.refined
         scales = [drawn(a, warm_up=warm_up) for a in (s.scales, r.scales)]
         canonical = posed.canonical.mesh.detach()
+        curved = self._laplacian(torch.cat([o.mean, o.mean + o.mean_offset, *scales, s.colors, r.colors], 1)).square()
+        by_mean, by_scale, by_color = curved[:, :6], curved[:, 6:8], curved[:, 8:]
         return {
             "gaussian_mean_reg": ((o.mean.square() + o.mean_offset.square()) * w.mean).mean(),
             "gaussian_mean_hand_reg": self._outward(canonical, o.mean) + self._outward(canonical, o.mean_offset),
             "gaussian_scale_reg": ((s.scales.square() + o.scale_offset.square()) * w.scale).mean(),
-            "lap_mean": ((self._laplacian(o.mean).square() + self._laplacian(o.mean + o.mean_offset).square()) * w.lap_mean).mean(),
-            "lap_scale": (sum(self._laplacian(x).square() for x in scales) * w.lap_scale).mean(),
-            "lap_rgb": ((self._laplacian(s.colors).square() + self._laplacian(r.colors).square()) * w.lap_rgb).mean(),
+            "lap_mean": 2 * (by_mean * w.lap_mean).mean(),
+            "lap_scale": 2 * (by_scale * w.lap_scale).mean(),
+            "lap_rgb": 2 * (by_color * w.lap_rgb).mean(),
             "hand_rgb_reg": 0.01 * (self._even_hands(s.colors) + self._even_hands(r.colors)),
             "arm_rgb_reg": 0.1 * (self._even_arms(s.colors) + self._even_arms(r.colors)),
             "joint_offset_reg": ((joint_offset - self.joint_offset).square() * self._joint_weight).mean(),
             "joint_offset_sym_reg": self._symmetric(joint_offset),
         }
-
-    def _laplacian(self, x: torch.Tensor) -> torch.Tensor:
-        index, weight = self._near
-        return x + (x[index] * weight[..., None]).sum(1)
 
     def _outward(self, canonical: torch.Tensor, offset: torch.Tensor) -> torch.Tensor:
         """How far the directions of hands' offsets point outwards."""
