@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from rules import avatar_rule
 
 from svad_ray.body.flame import flame_from_arrays
 from svad_ray.body.lbs import rotation_matrices
@@ -15,7 +16,6 @@ from svad_ray.nets.exavatar.mesh import AvatarMesh, Regions, avatar_mesh, licens
 from svad_ray.nets.exavatar.model import AvatarModel, Posed
 from svad_ray.nets.exavatar.networks import AvatarNetworks
 from svad_ray.nets.exavatar.snapshot import POSE_PARTS
-from rules import avatar_rule
 
 HUMAN = "human_gaussian."
 SHRUNK = {"mean_offset_net": 0.05, "mean_offset_offset_net": 0.02, "scale_net": 0.1, "scale_offset_net": 0.1}

@@ -74,7 +74,7 @@ def test_bodys_own_hands_equal_the_layer_where_no_offset_moves_them(recorded):
     """Without the original's treatment of the hand mean, hands lie where the body's layer puts them."""
     r = recorded
     model = AvatarModel(r.mesh, r.model.networks, face_offset=r.model.face_offset)
-    rotations, expression, transl = r.pose("7")
+    rotations, _, transl = r.pose("7")
     canonical = model.canonical()
     x = torch.cat([canonical.low, torch.ones(len(canonical.low), 1)], 1)
     blended = torch.einsum("nj,jab->nab", r.mesh.body.lbs_weights, model.transforms(canonical, rotations))

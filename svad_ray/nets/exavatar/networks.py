@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -22,7 +24,7 @@ class RowNorm(nn.GroupNorm):
 
 def _hidden(inputs: int, layers: int = 3) -> list[nn.Module]:
     widths = [inputs, *[HIDDEN] * layers]
-    return [m for a, b in zip(widths, widths[1:]) for m in (nn.Linear(a, b), RowNorm(4, b), nn.ReLU())]
+    return [m for a, b in pairwise(widths) for m in (nn.Linear(a, b), RowNorm(4, b), nn.ReLU())]
 
 
 class AvatarNetworks(nn.Module):

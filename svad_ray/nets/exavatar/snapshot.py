@@ -154,7 +154,7 @@ def load_learned(path: str | Path) -> tuple[AvatarNetworks, dict[str, Any]]:
     try:
         with safe_open(path, framework="pt") as file:
             header = file.metadata() or {}
-            tensors = {key: file.get_tensor(key) for key in file.keys()}
+            tensors = {key: file.get_tensor(key) for key in list(file.keys())}
     except (SafetensorError, OSError, ValueError, struct.error) as error:
         raise _damaged(path, error) from error
     if header.get("format") != str(FORMAT):

@@ -155,7 +155,7 @@ class Trainer:
         truth, mask = _picture(view)
         truth = on_background(truth, mask, background)
         crop = crop_of((0, 0, truth.shape[3], truth.shape[2]), *truth.shape[2:])
-        terms = {}
+        terms: dict[str, torch.Tensor] = {}
         for name, assets in (("", posed.static), ("_refined", posed.refined)):
             image = draw(_drawn(assets, warm), view, background)
             found = composite_terms(image, truth, crop, lpips=self.lpips)
