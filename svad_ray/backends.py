@@ -70,6 +70,7 @@ class Backend:
 _CLASSES: dict[tuple[str, str], str] = {
     ("perceive", "mediapipe"): "svad_ray.stages.perceive.embedded:MediaPipePerceive",
     ("perceive", "dwpose"): "svad_ray.stages.perceive.dwpose:DWPosePerceive",
+    ("perceive", "dwpose-sam"): "svad_ray.stages.perceive.sam:DWPoseSamPerceive",
     ("perceive", "mmpose"): "svad_ray.stages.perceive.mmpose:MMPosePerceive",
     ("animate", "reprojection"): "svad_ray.stages.animate.embedded:ReprojectionAnimate",
     ("animate", "musepose"): "svad_ray.stages.animate.musepose:MusePoseAnimate",
@@ -96,23 +97,6 @@ _SMPLX = ModelFile("SMPLX_NEUTRAL.npz", "smpl-x.is.tue.mpg.de, after registratio
 _FLAME = ModelFile("FLAME_NEUTRAL.pkl", "flame.is.tue.mpg.de, after registration", "FLAME licence, non-commercial research")
 
 PLANNED: tuple[Backend, ...] = (
-    Backend(
-        "dwpose-sam",
-        "perceive",
-        "DWPose whole-body key points, SAM ViT-H masks, Depth Anything V2 Large",
-        "Apache-2.0",
-        "Apache-2.0; Depth Anything V2 Large CC-BY-NC-4.0",
-        False,
-        "the large depth model is for non-commercial use",
-        files=(
-            ModelFile("dw-ll_ucoco_384.onnx", "the DWPose project", "Apache-2.0"),
-            ModelFile("yolox_l.onnx", "the DWPose project", "Apache-2.0"),
-            ModelFile("sam_vit_h_4b8939.pth", "the Segment Anything project", "Apache-2.0"),
-            ModelFile("depth_anything_v2_vitl.pth", "the Depth Anything V2 project", "CC-BY-NC-4.0"),
-        ),
-        memory_gib=8,
-        device="cuda",
-    ),
     Backend(
         "smplx-exavatar",
         "fit",

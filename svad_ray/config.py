@@ -35,12 +35,21 @@ class StageConfig(BaseModel):
 
 
 class PerceiveConfig(StageConfig):
-    """largest: take the largest of several people. bust: accept a half-body photo, marked as such. weights: folder of DWPose's or mmpose's files."""
+    """What is seen of the person.
+
+    Attributes:
+        largest: Take the largest of several people. bust: Accept a half-body photo, marked as such.
+        weights: Folder of the files of DWPose, mmpose, Segment Anything and Depth Anything.
+        sam: Image encoder of Segment Anything: ViT-H, ViT-L or ViT-B.
+        depth: Depth Anything V2 for ``Perception.depth``, which no stage of this version needs; base and large are for non-commercial use.
+    """
 
     backend: str = EMBEDDED["perceive"]
     largest: bool = False
     bust: bool = False
     weights: str = ""
+    sam: Literal["h", "l", "b"] = "h"
+    depth: Literal["off", "small", "base", "large"] = "off"
 
 
 class DiffusionConfig(BaseModel):

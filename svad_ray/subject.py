@@ -44,6 +44,7 @@ class Perception:
         person_score: Detection score in [0, 1].
         people: How many people the detector saw.
         warnings: Quality remarks that do not refuse the photo.
+        depth: (H, W) float32, larger = nearer, up to scale and shift; None where the backend measures none.
     """
 
     keypoints: np.ndarray
@@ -57,6 +58,7 @@ class Perception:
     person_score: float
     people: int
     warnings: tuple[str, ...] = ()
+    depth: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
