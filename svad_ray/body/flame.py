@@ -120,15 +120,16 @@ class Flame:
         batch = self._batch(betas, expression, transl, *poses)
         zero = self.v_template.new_zeros(1, 3)
         pose = torch.stack([(zero if p is None else p).expand(batch, 3) for p in poses], 1)
-        rotations = rotation_matrices(pose)
-        shaped = self.shaped(betas, expression)
+        posed = self.forward_rotations(betas=betas, expression=expression, rotations=rotation_matrices(pose))
+        return posed if transl is None else FlameOutput(posed.vertices + transl[:, None], posed.joints + transl[:, None], posed.rotations)
+
+    def forward_rotations(self, *, betas: torch.Tensor, expression: torch.Tensor | None, rotations: torch.Tensor) -> FlameOutput:
+        """As ``forward``, posed by (B, 5, 3, 3) rotations relative to the parents."""
         joints = self._rest_joints(betas, expression)
         feature = (rotations[:, 1:] - torch.eye(3, dtype=rotations.dtype)).flatten(1)
-        rest = shaped + torch.einsum("vkp,np->nvk", self.posedirs, feature)
-        world, posed, skin = forward_kinematics(rotations, joints.expand(batch, -1, -1), self.parents)
-        vertices = skin_points(rest, self.lbs_weights, skin)
-        if transl is not None:
-            vertices, posed = vertices + transl[:, None], posed + transl[:, None]
+        correctives = (feature @ self.posedirs.flatten(0, 1).T).reshape(len(feature), -1, 3)
+        world, posed, skin = forward_kinematics(rotations, joints.expand(len(rotations), -1, -1), self.parents)
+        vertices = skin_points(self.shaped(betas, expression) + correctives, self.lbs_weights, skin)
         return FlameOutput(vertices, posed, world)
 
     def part(self, vertices: np.ndarray) -> Flame:

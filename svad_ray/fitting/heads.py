@@ -18,6 +18,7 @@ import torch
 from scipy.spatial.transform import Rotation
 
 from svad_ray.body.flame import CONTOUR, Embedding, Flame
+from svad_ray.geometry.rotations import matrices_of_rows
 from svad_ray.motion.heads import SCALE, HeadTrack, between
 from svad_ray.nets.gagavatar.geometry import intrinsics, view_matrices
 
@@ -61,14 +62,6 @@ def project(points: torch.Tensor, transforms: torch.Tensor) -> torch.Tensor:
     camera = points @ views[:, :3, :3].transpose(1, 2) + views[:, None, :3, 3]
     K = intrinsics(SIDE).to(points)
     return camera[..., :2] / camera[..., 2:] * K[0, 0] + K[:2, 2]
-
-
-def rotations_of_rows(rows: torch.Tensor) -> torch.Tensor:
-    """(T, 6) two rows -> (T, 3, 3) rotations by Gram and Schmidt."""
-    first, second = rows[:, :3], rows[:, 3:]
-    first = torch.nn.functional.normalize(first, dim=1)
-    second = torch.nn.functional.normalize(second - (second * first).sum(1, keepdim=True) * first, dim=1)
-    return torch.stack([first, second, torch.linalg.cross(first, second)], 1)
 
 
 def tracking_losses(flame: Flame, vertices: torch.Tensor, transforms: torch.Tensor, targets: HeadTargets) -> dict[str, torch.Tensor]:
@@ -136,14 +129,14 @@ def track_heads(
     schedule = torch.optim.lr_scheduler.StepLR(adam, DECAY_AFTER, DECAY)
     for step in range(steps):
         vertices = _posed(flame, shape, expression, pose, eyes)
-        transforms = torch.cat([rotations_of_rows(rows), shift[..., None]], 2)
+        transforms = torch.cat([matrices_of_rows(rows), shift[..., None]], 2)
         loss = sum(tracking_losses(flame, vertices, transforms, targets).values(), torch.zeros(()))
         adam.zero_grad()
         loss.backward()
         adam.step()
         schedule.step()
         progress((step + 1) / steps)
-    found = torch.cat([rotations_of_rows(rows), shift[..., None]], 2).detach().numpy()
+    found = torch.cat([matrices_of_rows(rows), shift[..., None]], 2).detach().numpy()
     return between(replace(start, eyes=eyes.detach().numpy(), transforms=found, seen=targets.seen.numpy()))
 
 
@@ -171,7 +164,7 @@ class _Codes:
         count = self.moving.shape[1]
         shape = torch.cat([self.betas[:, :count] + self.moving, self.betas[:, count:]], 1)
         pose = torch.cat([torch.zeros(self.frames, 3), self.jaw], 1)
-        return shape, pose, torch.cat([rotations_of_rows(self.rows), self.shift[..., None]], 2)
+        return shape, pose, torch.cat([matrices_of_rows(self.rows), self.shift[..., None]], 2)
 
     def prior(self, seen: torch.Tensor) -> torch.Tensor:
         """How unlikely they are."""

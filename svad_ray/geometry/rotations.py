@@ -60,3 +60,28 @@ def smooth_rotations(axis_angle: np.ndarray, *, window: int = 9, order: int = 2)
         return axis_angle
     q = savgol_filter(continuous_quats(axis_angle), window, order, axis=0)
     return Rotation.from_quat(q.reshape(-1, 4)).as_rotvec().reshape(axis_angle.shape).astype(axis_angle.dtype)
+
+
+def matrices_of_rows(rows: torch.Tensor) -> torch.Tensor:
+    """(..., 6) two rows -> (..., 3, 3) rotations: the first row's direction, the second made orthogonal to it (Zhou et al. 2019)."""
+    first = torch.nn.functional.normalize(rows[..., :3], dim=-1)
+    second = rows[..., 3:] - (rows[..., 3:] * first).sum(-1, keepdim=True) * first
+    second = torch.nn.functional.normalize(second, dim=-1)
+    return torch.stack([first, second, torch.linalg.cross(first, second)], -2)
+
+
+def rows_of(matrices: torch.Tensor) -> torch.Tensor:
+    """(..., 3, 3) rotations -> (..., 6) their first two rows."""
+    return matrices[..., :2, :].flatten(-2)
+
+
+def axis_angle_of(matrices: torch.Tensor) -> torch.Tensor:
+    """(..., 3, 3) rotations -> (..., 3) axis-angle of at most half a turn, with finite derivatives at no rotation."""
+    quats = quats_from_matrices(matrices.reshape(-1, 3, 3))
+    quats = torch.where(quats[:, :1] < 0, -quats, quats)
+    w, v = quats[:, :1], quats[:, 1:]
+    squared = v.pow(2).sum(1, keepdim=True)
+    small = squared < 1e-12
+    length = torch.where(small, torch.ones_like(squared), squared).sqrt()  # no root of zero in the graph
+    factor = torch.where(small, 2 / w.clamp_min(0.5), 2 * torch.atan2(length, w) / length)
+    return (v * factor).reshape(*matrices.shape[:-2], 3)
