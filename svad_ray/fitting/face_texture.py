@@ -67,19 +67,22 @@ def unwrap(layout: TextureMap, image: np.ndarray, vertices: np.ndarray, K: np.nd
 
     Args:
         image: (H, W, 3) float32. vertices: (V, 3) of the head, metres on the camera's axes. K: (3, 3) pixels.
-        official: Sample where the published code does, half a pixel to the right of and below the point.
+        official: As the published code: half a pixel to the right of and below the point, and what lies beyond the picture is black.
 
     Returns:
-        (S, S, 3) float32 colours, and (S, S) bool: the texels that have one, whose triangle covers at least one pixel and whose point is in the picture.
+        (S, S, 3) float32 colours, and (S, S) bool, the texels that have one: their triangle covers a pixel, and their point is in the picture.
     """
     height, width = image.shape[:2]
     seen = np.zeros(len(layout.faces) + 1, bool)
     seen[rasterize_mesh(vertices, layout.faces, K, height, width, threads=1).face_id] = True
     seen[-1] = False  # where nothing is
     known = seen[layout.texels.face_id]
-    place = np.full((*layout.size, 2), -1.0, np.float32)
-    place[layout.texels.mask] = interpolate(layout.texels, layout.faces, project(vertices.astype(np.float32), K)) + (0.5 if official else 0.0)
-    known &= ((place >= 0) & (place <= [width, height])).all(-1)
+    place = np.zeros((*layout.size, 2), np.float32)
+    place[layout.texels.mask] = interpolate(layout.texels, layout.faces, project(vertices.astype(np.float32), K))
+    if official:
+        image, place = np.pad(image, ((1, 1), (1, 1), (0, 0))), place + np.float32(1.5)  # a black border, and the half pixel
+    else:
+        known &= ((place >= 0) & (place <= [width, height])).all(-1)
     color = np.zeros((*layout.size, 3), np.float32)
     color[known] = sample_bilinear(image, place[known])
     return color, known
@@ -99,7 +102,8 @@ def face_texture(
     """The mean of the frames whose face is visible, without the neck and what no expression moves.
 
     Args:
-        images: (T, H, W, 3) float32 in [0, 1] or uint8, the faces' crops. vertices: (T, V, 3) metres on the camera's axes. Ks: (T, 3, 3) of the crops.
+        images: (T, H, W, 3) float32 in [0, 1] or uint8, the faces' crops. Ks: (T, 3, 3) of the crops.
+        vertices: (T, V, 3) metres on the camera's axes.
         visible: (T,) bool. moving: (V,) bool, moved by some expression. neck: (V,) bool, see ``Flame.neck_vertices``.
         official: See :func:`unwrap`.
 
