@@ -92,7 +92,7 @@ def trainer(given: Problem, *, levels: int, triplane: int, original: bool, lpips
 
         distance = Lpips("vgg").distance
     poses = Poses((given.track,), min(50, body.exprdirs.shape[-1]))
-    return Trainer(model, regularisers, poses, views, lpips=distance, scene=Scene(given.views[0]) if original else None)
+    return Trainer(model, regularisers, poses, views, lpips=distance, scene=Scene(given.views[0]) if original else None, gentle=True)
 
 
 @torch.no_grad()

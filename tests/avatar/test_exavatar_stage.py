@@ -58,16 +58,17 @@ def changed(iterations: int, **options) -> AvatarConfig:
 
 @pytest.fixture(scope="module")
 def avatar(person):
-    return stage(changed(16))(*person)
+    return stage(changed(12))(*person)
 
 
 def test_training_paints_the_person(person, avatar):
     clip, track, *_ = person
     image, alpha = PosableAvatar(avatar).render(track, 0)
-    bare, _ = PosableAvatar(stage(changed(1))(*person)).render(track, 0)
+    bare, outline = PosableAvatar(stage(changed(1))(*person)).render(track, 0)
     truth = clip.frames[0] / 255.0
-    assert avatar.kind == "exavatar" and avatar.facts["iterations"] == 16
-    assert silhouette_iou(alpha, clip.masks[0] / 255.0) > 0.8
+    assert avatar.kind == "exavatar" and avatar.facts["iterations"] == 12
+    mask = clip.masks[0] / 255.0  # limbs are four pixels wide here, so that half a pixel more on either side shows
+    assert silhouette_iou(alpha, mask) > max(0.65, silhouette_iou(outline, mask))
     assert psnr(image, truth) > psnr(bare, truth) + 0.2
 
 
@@ -99,11 +100,11 @@ def test_training_that_was_killed_goes_on_to_the_same_numbers(person, tmp_path):
     from svad_ray.local import StoredCheckpoint
     from svad_ray.store import ArtefactStore, Key
 
-    config, steps = changed(6), []
+    config, steps = changed(3), []
 
     def stop(done: float) -> None:
         steps.append(done)
-        if len(steps) == 5:
+        if len(steps) == 2:
             raise KeyboardInterrupt
 
     kept = StoredCheckpoint(ArtefactStore(tmp_path), Key("avatar", "1" * 32), every_s=0)
@@ -111,7 +112,7 @@ def test_training_that_was_killed_goes_on_to_the_same_numbers(person, tmp_path):
         stage(config)(*person, progress=stop, checkpoint=kept)
     resumed = stage(config)(*person, progress=steps.append, checkpoint=kept)
     whole = stage(config)(*person)
-    assert 7 <= len(steps) < 11, "it went on, it did not begin again"
+    assert 3 <= len(steps) < 5, "it went on, it did not begin again"
     assert resumed.facts == whole.facts
     assert all(np.array_equal(resumed.tensors[key], value) for key, value in whole.tensors.items())
 

@@ -96,6 +96,7 @@ class ExAvatar:
             lpips=self.lpips.distance if self.lpips else None,
             scene=Scene(views[0], seed=c.seed) if official else None,
             warm_up=official,
+            gentle=not official,
         )
         rate = c.exavatar.rate
         losses = train_exavatar(trainer, iterations=c.iterations, rate=rate, seed=c.seed, progress=progress, checkpoint=checkpoint)

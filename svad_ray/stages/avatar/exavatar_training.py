@@ -21,6 +21,7 @@ from svad_ray.stages.base import NO_CHECKPOINT, Checkpoint, silent
 from svad_ray.subject import BodyTrack
 
 POSE_SHARE = 0.1  # of the networks' learning rate, for poses
+GENTLE = {"shape_param": 0.02, "joint_offset": 0.01, "geo_net": 0.1, "geo_offset_net": 0.1, "mean_offset_net": 0.1, "mean_offset_offset_net": 0.1}
 MARGIN = 0.1  # of the person's box, around it
 SMALLEST = 48  # pixels a side of a crop
 NEAR, FAR = 0.01, 100.0  # metres
@@ -121,6 +122,7 @@ class Trainer:
         views: Training views, one for each frame of ``poses``; cropped to the person unless ``scene`` is given.
         lpips: Perceptual distance; None leaves its terms out.
         scene: The background's Gaussians: renders are made as the original makes them (five a step, whole frames). None: two a step.
+        gentle: Let shape, joints and surface follow slower than colours (ours: with few, large steps they would leave the body they start on).
         warm_up: Draw small Gaussians in the first steps, as the original does, whose networks start from random scales.
     """
 
@@ -131,12 +133,14 @@ class Trainer:
     lpips: Distance | None = None
     scene: Scene | None = None
     warm_up: bool = False
+    gentle: bool = False
 
     def groups(self, rate: float, *, poses_only: bool = False) -> list[dict[str, object]]:
         """Parameter groups for the optimiser with their learning rates."""
         if poses_only:
             return [{"params": [p], "rate": rate} for p in self.poses.parameters()]
-        groups: list[dict[str, object]] = [{"params": [p], "rate": rate} for p in self.model.networks.parameters()]
+        shares = {name: GENTLE.get(name.split(".")[0], 1.0) if self.gentle else 1.0 for name, _ in self.model.networks.named_parameters()}
+        groups: list[dict[str, object]] = [{"params": [p], "rate": rate * shares[name]} for name, p in self.model.networks.named_parameters()]
         groups += [{"params": [p], "rate": rate * POSE_SHARE} for p in self.poses.parameters()]
         return groups + [{"params": [p], "rate": rate} for p in (self.scene.parameters() if self.scene else ())]
 
