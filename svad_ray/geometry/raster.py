@@ -154,7 +154,7 @@ def sample_bilinear(image: np.ndarray, xy: np.ndarray) -> np.ndarray:
     pts = np.ascontiguousarray(np.reshape(xy, (-1, 2)), np.float32)
     out = np.empty((len(pts), img.shape[2]), np.float32)
     _sample(img, pts, out)
-    return out[:, 0].reshape(xy.shape[:-1]) if flat else out.reshape(*xy.shape[:-1], -1)
+    return out[:, 0].reshape(xy.shape[:-1]) if flat else out.reshape(*xy.shape[:-1], img.shape[2])
 
 
 @njit(cache=True, nogil=True, error_model="numpy")

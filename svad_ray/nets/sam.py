@@ -55,12 +55,12 @@ class Prompt:
 def prompt(keypoints: np.ndarray, scores: np.ndarray, *, height: int, width: int) -> Prompt | None:
     """The prompt of (133, 2) key points with (133,) scores: the sure ones, and their box, larger by ``BOX`` about its middle.
 
-    Points outside the picture mark nothing and are left out (ours); the box may reach beyond the picture. None where no point is left, or
-    where all of them fall on one pixel.
+    Points and box may reach beyond the picture, as in the published code. None where no sure point lies in the picture, or where all of them
+    fall on one place.
     """
-    inside = ((keypoints >= 0) & (keypoints < [width, height])).all(1)
-    points = np.asarray(keypoints)[(scores > SURE) & inside]
-    if not len(points) or not (np.ptp(points, axis=0) > 0).any():
+    points = np.asarray(keypoints)[(scores > SURE) & np.isfinite(keypoints).all(1)]
+    inside = ((points >= 0) & (points < [width, height])).all(1)
+    if not inside.any() or not (np.ptp(points, axis=0) > 0).any():
         return None
     low, high = points.min(0), points.max(0)
     middle, half = (low + high) / 2, (high - low) / 2 * BOX
