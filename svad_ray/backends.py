@@ -80,6 +80,7 @@ _CLASSES: dict[tuple[str, str], str] = {
     ("restore", "realesrgan"): "svad_ray.stages.restore.embedded:RealEsrganRestore",
     ("restore", "bfrffusion"): "svad_ray.stages.restore.bfrffusion:BFRffusionRestore",
     ("fit", "body-fit"): "svad_ray.stages.fit.embedded:BodyFit",
+    ("fit", "smplx-exavatar"): "svad_ray.stages.fit.paper:PaperFit",
     ("avatar", "gaussian"): "svad_ray.stages.avatar.gaussian:GaussianAvatar",
     ("avatar", "exavatar"): "svad_ray.stages.avatar.exavatar:ExAvatar",
 }
@@ -97,23 +98,6 @@ _SMPLX = ModelFile("SMPLX_NEUTRAL.npz", "smpl-x.is.tue.mpg.de, after registratio
 _FLAME = ModelFile("FLAME_NEUTRAL.pkl", "flame.is.tue.mpg.de, after registration", "FLAME licence, non-commercial research")
 
 PLANNED: tuple[Backend, ...] = (
-    Backend(
-        "smplx-exavatar",
-        "fit",
-        "SMPL-X and FLAME fit started by Hand4Whole and DECA, on ExAvatar's schedule",
-        "MIT; DECA non-commercial research",
-        "SMPL-X, FLAME, DECA and Hand4Whole: non-commercial research",
-        False,
-        "SMPL-X, FLAME and DECA are licensed for non-commercial research",
-        files=(
-            _SMPLX,
-            _FLAME,
-            ModelFile("snapshot_6.pth.tar", "the Hand4Whole project", "trained on non-commercial data"),
-            ModelFile("deca_model.tar", "the DECA project", "non-commercial research"),
-        ),
-        memory_gib=12,
-        device="cuda",
-    ),
 )
 
 

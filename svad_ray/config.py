@@ -184,9 +184,20 @@ class FitConfig(StageConfig):
             that motion exactly, so it weighs like a deviation of a quarter of a degree; a diffusion model needs less.
         smooth_weight: Per squared centimetre of joint acceleration between frames.
         max_residual: Median landmark residual, in shares of the person's size, above which the result is refused.
+        weights: Of the paper's fit: folder of SMPL-X's and FLAME's files under their original names; without SMPL-X there, the open body is fitted.
+        flame: Use FLAME where its files are, always, or never; without it face offsets and FLAME's terms drop out.
+        schedule: ExAvatar's three epochs, or the one that SVAD's release ships, in which shapes and offsets stay as they began.
+        share: Of the schedule's steps that are taken. temporal_weight: Of the paper's temporal term, which no released code has.
+        exact: The mesh term on every vertex, and the face's visibility at every step, as released; else on a thousand, and now and then.
     """
 
     backend: str = EMBEDDED["fit"]
+    weights: str = ""
+    flame: Literal["auto", "require", "off"] = "auto"
+    schedule: Literal["exavatar", "svad_release"] = "exavatar"
+    share: float = Field(default=1.0, gt=0, le=1)
+    temporal_weight: float = Field(default=0.0, ge=0)
+    exact: bool = False
     iterations: int = Field(default=60, ge=1)
     initial_weight: float = Field(default=50_000.0, ge=0)
     smooth_weight: float = Field(default=0.05, ge=0)

@@ -11,7 +11,6 @@ import numpy as np
 
 from svad_ray.config import Settings
 from svad_ray.deliver import Delivery, deliver, posed_body
-from svad_ray.nets.lpips import Lpips
 from svad_ray.evaluate.synthetic.demo import DemoPerson, demo_person
 from svad_ray.evaluate.synthetic.protocol import VIEWS, JointError, ViewScore, evaluation_cameras, joint_error, score_views
 from svad_ray.evaluate.synthetic.render import View
@@ -20,6 +19,7 @@ from svad_ray.export.report import Table
 from svad_ray.export.sheets import contact_sheet
 from svad_ray.geometry.raster import to_camera
 from svad_ray.local import StepProgress, prepare
+from svad_ray.nets.lpips import Lpips
 from svad_ray.subject import Avatar, BodyTrack
 
 CONSENT = "a person made by svad-ray; nobody's likeness"

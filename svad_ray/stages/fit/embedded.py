@@ -15,12 +15,11 @@ from svad_ray.config import FitConfig
 from svad_ray.errors import QualityRejected
 from svad_ray.fitting.keypoints import KeypointLoss, KeypointTargets, KeypointWeights, fit_keypoints, initial_state
 from svad_ray.fitting.landmarks import LandmarkModel
+from svad_ray.fitting.paper.tracks import smoothed
 from svad_ray.fitting.state import FitState, photo_camera, pose_body, project_points, state_of
-from svad_ray.geometry.rotations import smooth_rotations
 from svad_ray.stages.perceive.embedded import MediaPipePerceive
 from svad_ray.subject import BodyTrack, Clip, Perception, Photo
 
-WINDOW, ORDER = 9, 2  # Savitzky-Golay, spec/avatar 3.9
 SHAPES = 20
 
 
@@ -129,17 +128,6 @@ class BodyFit:
                 expected=f"at most {100 * self.config.max_residual:.0f} %",
                 remedy="use a photo of one upright, fully visible person, or raise fit.max_residual",
             )
-
-
-def smoothed(track: BodyTrack) -> BodyTrack:
-    """Savitzky-Golay over time: rotations as sign-continuous quaternions, translation directly; short tracks stay as they are."""
-    if len(track) < WINDOW:
-        return track
-    from scipy.signal import savgol_filter
-
-    pose = smooth_rotations(track.full_pose, window=WINDOW, order=ORDER)
-    transl = savgol_filter(track.transl, WINDOW, ORDER, axis=0).astype(np.float32)
-    return replace(track.with_full_pose(pose), transl=transl)
 
 
 def spread_gaps(seen: list[Perception], found: np.ndarray) -> list[Perception]:

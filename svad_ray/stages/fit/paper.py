@@ -1,0 +1,138 @@
+"""The paper's fit backend: SMPL-X, and FLAME where its files are, on 133 key points of all frames at once (SVAD section 3.3)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+
+from svad_ray.backends import Backend, ModelFile
+from svad_ray.body import load_body
+from svad_ray.body.model import Body
+from svad_ray.config import FitConfig
+from svad_ray.errors import QualityRejected
+from svad_ray.fitting.paper.losses import Losses, project
+from svad_ray.fitting.paper.model import FitBodies
+from svad_ray.fitting.paper.solve import PRESETS, fit
+from svad_ray.fitting.paper.targets import SPACE, Targets, make_targets
+from svad_ray.fitting.paper.tracks import begin, smoothed, to_track
+from svad_ray.stages.perceive.embedded import MediaPipePerceive
+from svad_ray.subject import BodyTrack, Clip, Perception, Photo
+
+MESH_ROWS = 1000  # vertices on which the mesh term is taken when not all are
+_FACE = slice(23, 91)  # of the 133 key points
+_BOX_OVER_PERSON = 1.5
+_BODIES = ("SMPLX_NEUTRAL.npz", "SMPLX_MALE.npz", "SMPLX_FEMALE.npz")
+
+
+class PaperFit:
+    """``setup``, then whole clips."""
+
+    version: ClassVar[int] = 1
+    backend: ClassVar[Backend] = Backend(
+        name="smplx-exavatar",
+        stage="fit",
+        summary="SMPL-X and FLAME fitted to 133 key points of all frames, on ExAvatar's terms and schedule",
+        code_licence="Apache-2.0",
+        weights_licence="SMPL-X and FLAME: non-commercial research; MediaPipe Apache-2.0",
+        commercial=False,
+        commercial_reason="SMPL-X and FLAME are licensed for non-commercial research",
+        models=("mediapipe", "makehuman"),
+        files=(
+            ModelFile("SMPLX_NEUTRAL.npz", "smpl-x.is.tue.mpg.de, after registration", "SMPL-X licence, non-commercial research"),
+            ModelFile("FLAME_NEUTRAL.pkl", "flame.is.tue.mpg.de, after registration", "FLAME licence, non-commercial research"),
+            ModelFile("SMPL-X__FLAME_vertex_ids.npy", "the SMPL-X site", "SMPL-X licence, non-commercial research"),
+            ModelFile("smplx_flip_correspondences.npz", "the SMPL-X site", "SMPL-X licence, non-commercial research"),
+        ),
+        memory_gib=6,
+    )
+
+    def __init__(self, config: FitConfig | None = None) -> None:
+        self.config = config or FitConfig(backend="smplx-exavatar")
+
+    def setup(self) -> None:
+        """Load the bodies and the landmark networks.
+
+        Raises:
+            WeightsMissing: FLAME is required and its files are not there. InputError: A file is damaged, or bodies do not fit together.
+        """
+        folder = Path(self.config.weights).expanduser() if self.config.weights else None
+        own = None if folder is None else next((folder / name for name in _BODIES if (folder / name).is_file()), None)
+        body = load_body(self.config.body or own)
+        self.bodies = self._bodies(body, folder)
+        self.perceive = MediaPipePerceive()
+        self.perceive.setup()
+
+    def _bodies(self, body: Body, folder: Path | None) -> FitBodies:
+        """Both bodies; the body alone where FLAME is off, or not there and not required."""
+        from svad_ray.body.flame import load_flame
+        from svad_ray.errors import WeightsMissing
+        from svad_ray.fitting.paper.companions import load_companions, with_head_expressions
+        from svad_ray.fitting.paper.tracks import EXPRESSIONS
+
+        rows = None if self.config.exact else _spread(body, MESH_ROWS)
+        if self.config.flame == "off":
+            return FitBodies(body, mesh_rows=rows)
+        try:
+            flame, companions = load_flame(folder or Path("fit.weights")), load_companions(folder or Path("fit.weights"))
+        except WeightsMissing:
+            if self.config.flame == "require":
+                raise
+            return FitBodies(body, mesh_rows=rows)
+        companions.checked(body, flame)
+        return FitBodies(with_head_expressions(body, flame, companions, count=EXPRESSIONS), flame, companions, mesh_rows=rows)
+
+    def __call__(
+        self, clip: Clip, photo: Photo, perception: Perception, photo_track: BodyTrack, *, progress: Callable[[float], None] = lambda _: None
+    ) -> BodyTrack:
+        """Fit all frames of a clip, starting from the motion that drove it.
+
+        Raises:
+            QualityRejected: The frames do not show the body that drove them.
+        """
+        seen = self.perceive.track(clip.frames, hands=True, face=True)
+        progress(0.3)
+        keypoints, scores = np.stack([one.keypoints for one in seen]), np.stack([one.scores for one in seen])
+        return self.fit_track(clip.track, keypoints, scores, progress=lambda done: progress(0.3 + 0.7 * done))
+
+    def fit_track(
+        self, track: BodyTrack, keypoints: np.ndarray, scores: np.ndarray, *, progress: Callable[[float], None] = lambda _: None
+    ) -> BodyTrack:
+        """The body of ``track`` brought to (T, 133, 2) key points with (T, 133) scores, smoothed over time."""
+        cameras = np.stack([track.Ks[:, 0, 0], track.Ks[:, 1, 1], track.Ks[:, 0, 2], track.Ks[:, 1, 2]], 1)
+        targets, square = make_targets(keypoints, scores, cameras, scores[:, _FACE].max(1) > 0)
+        same = track.body_id == self.bodies.body.id
+        state, start = begin(self.bodies, track, keep_shape=same)
+        losses = Losses(self.bodies, smooth=self.config.temporal_weight)
+        schedule = PRESETS[self.config.schedule].scaled(self.config.share)
+        schedule = schedule if self.config.exact else replace(schedule, face_every=20)
+        found = fit(losses, state, targets, start, schedule, progress=progress)
+        residual = residual_px(self.bodies, found, targets, square)
+        self._gate(residual, square)
+        return replace(smoothed(to_track(self.bodies, found, track)), residual_px=residual)
+
+    def _gate(self, residual: np.ndarray, square: np.ndarray) -> None:
+        share = float(np.nanmedian(residual / (square[:, 2] / _BOX_OVER_PERSON)))
+        if share > self.config.max_residual:
+            raise QualityRejected(
+                f"the fitted body misses the clip's key points by {100 * share:.1f} % of the person's size",
+                expected=f"at most {100 * self.config.max_residual:.0f} %",
+                remedy="use a photo of one upright, fully visible person, or raise fit.max_residual",
+            )
+
+
+@torch.no_grad()
+def residual_px(bodies: FitBodies, state: Any, targets: Targets, square: np.ndarray) -> np.ndarray:
+    """(T,) mean distance of the seen key points, pixels; NaN where nobody was seen."""
+    flat = project(bodies.pose(state, state.rotations()).points, targets)
+    apart = ((flat - targets.points).norm(dim=-1) * targets.valid[..., 0]).sum(1) / targets.valid[..., 0].sum(1)
+    return (apart.numpy() * square[:, 2] / SPACE).astype(np.float32)
+
+
+def _spread(body: Body, count: int) -> np.ndarray:
+    """About ``count`` vertices, spread evenly over the numbering."""
+    return np.unique(np.linspace(0, len(body.v_template) - 1, count).round().astype(int))
