@@ -188,7 +188,7 @@ class FitConfig(StageConfig):
         flame: Use FLAME where its files are, always, or never; without it face offsets and FLAME's terms drop out.
         schedule: ExAvatar's three epochs, or the one that SVAD's release ships, in which shapes and offsets stay as they began.
         share: Of the schedule's steps that are taken. temporal_weight: Of the paper's temporal term, which no released code has.
-        exact: The mesh term on every vertex, and the face's visibility at every step, as released; else on a thousand, and now and then.
+        exact: The mesh term on every vertex, and the first poses posed anew at every step, as released; else on 400, and now and then.
     """
 
     backend: str = EMBEDDED["fit"]

@@ -149,6 +149,7 @@ def test_the_schedule_is_the_recorded_one(golden):
         assert [step.rate, step.warm_up, step.relaxed] == pytest.approx(wanted), (epoch, i)
 
 
+@pytest.mark.slow
 def test_the_first_steps(golden, losses, targets, start):
     """20 steps of the warm-up and one of the main part to the recorded numbers; from there the official code itself goes apart (L1 under Adam)."""
     state, seen = state_of(golden, "start"), targets[0]

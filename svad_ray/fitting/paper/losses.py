@@ -6,6 +6,7 @@ Source: ExAvatar's fitting stage (SVAD section 3.3); the term ``smooth`` is the 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -40,6 +41,13 @@ class Start:
         return Start(self.rotations[index], self.head_rotations[index], self.head_shape, self.expr[index])
 
 
+class First(NamedTuple):
+    """Of the first poses with the present shape: (T,) bool, whether the face is seen; (T, N, 3) the mesh relative to its pelvis."""
+
+    face_seen: torch.Tensor
+    mesh: torch.Tensor
+
+
 class Losses:
     """The terms on one pair of bodies.
 
@@ -64,18 +72,18 @@ class Losses:
             terms |= {"flame_to_smplx_v2v": (flame[0] - posed.vertices.detach()).abs().mean()}
         return terms
 
-    def main(self, state: State, targets: Targets, start: Start, *, relaxed: bool, face_seen: torch.Tensor | None = None) -> dict[str, torch.Tensor]:
+    def main(self, state: State, targets: Targets, start: Start, *, relaxed: bool, first: First | None = None) -> dict[str, torch.Tensor]:
         """All terms of the main part.
 
         Args:
-            relaxed: The fingers' joint offsets are held no more than the others. face_seen: (T,) bool where it is known already.
+            relaxed: The fingers' joint offsets are held no more than the others. first: What ``first`` gives, where it is known already.
         """
-        seen = self.face_seen(state, targets, start) if face_seen is None else face_seen
+        seen, first_mesh = first or self.first(state, targets, start)
         terms, mesh = self._points(state, targets, seen, with_mesh=True)
         rotations = state.rotations()
         terms |= {
             "smplx_shape_reg": 0.01 * state.shape.pow(2).mean(),
-            "smplx_mesh": 0.1 * (mesh - self._first_mesh(state, start)).abs().mean(),
+            "smplx_mesh": 0.1 * (mesh - first_mesh).abs().mean(),
             "smplx_pose": 0.1 * (rotations - start.rotations).abs().mean(),
             "smplx_pose_reg": axis_angle_of(rotations[:, _SPINE])[..., 0].pow(2).mean(),
         }
@@ -109,6 +117,10 @@ class Losses:
             "smplx_kpt_proj_wo_fo": ((project(plain.points, targets) - targets.points).abs() * plain_weight).mean(),
         }
         return terms, plain.vertices - plain.points[:, :1] if with_mesh else plain.vertices
+
+    def first(self, state: State, targets: Targets, start: Start) -> First:
+        """What the first poses make of the present shape; it changes little from step to step."""
+        return First(self.face_seen(state, targets, start), self._first_mesh(state, start))
 
     @torch.no_grad()
     def face_seen(self, state: State, targets: Targets, start: Start) -> torch.Tensor:

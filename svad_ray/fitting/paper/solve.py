@@ -27,7 +27,8 @@ class Schedule:
         warm_up: Steps in which both bodies are only placed and turned. first: Steps of the first epoch after those. later: Of every other epoch.
         rates: Of the warm-up; then of the three parts of an epoch.
         drops: Steps (counted from the epoch's begin, warm-up included) at which the rate falls, in the first epoch and in later ones.
-        batch: Frames fitted together; 0 = all. face_every: Steps after which it is asked again whether the face is seen; 1 = as released.
+        batch: Frames fitted together; 0 = all. first_every: Steps after which the first poses are posed
+            again with the present shape; 1 = as released.
     """
 
     epochs: int = 3
@@ -37,7 +38,7 @@ class Schedule:
     rates: tuple[float, float, float, float] = (1e-1, 1e-2, 1e-3, 1e-4)
     drops: tuple[tuple[int, int], tuple[int, int]] = ((250, 400), (100, 200))
     batch: int = 0
-    face_every: int = 1
+    first_every: int = 1
 
     @property
     def steps(self) -> int:
@@ -97,16 +98,16 @@ def fit(
 def _run(losses: Losses, state: State, targets: Targets, start: Start, schedule: Schedule, epoch: int) -> Iterator[int]:
     """Move ``state`` in place through the steps of an epoch."""
     shared = epoch < schedule.epochs - 1
-    adam, warm, seen = None, None, None
+    adam, warm, first = None, None, None
     for i, step in enumerate(steps_of(schedule, epoch)):
         if step.warm_up != warm:  # another set of parameters: a new optimiser
             adam, warm = torch.optim.Adam(_moved(losses, state, step, shared=shared)), step.warm_up
         if step.warm_up:
             terms = losses.warm_up(state, targets)
         else:
-            if seen is None or i % schedule.face_every == 0:
-                seen = losses.face_seen(state, targets, start)
-            terms = losses.main(state, targets, start, relaxed=step.relaxed, face_seen=seen)
+            if first is None or i % schedule.first_every == 0:
+                first = losses.first(state, targets, start)
+            terms = losses.main(state, targets, start, relaxed=step.relaxed, first=first)
         descend(adam, terms, step.rate)
         yield i
 

@@ -23,7 +23,7 @@ from svad_ray.fitting.paper.tracks import begin, smoothed, to_track
 from svad_ray.stages.perceive.embedded import MediaPipePerceive
 from svad_ray.subject import BodyTrack, Clip, Perception, Photo
 
-MESH_ROWS = 1000  # vertices on which the mesh term is taken when not all are
+MESH_ROWS = 400  # vertices on which the mesh term is taken when not all are
 _FACE = slice(23, 91)  # of the 133 key points
 _BOX_OVER_PERSON = 1.5
 _BODIES = ("SMPLX_NEUTRAL.npz", "SMPLX_MALE.npz", "SMPLX_FEMALE.npz")
@@ -109,7 +109,7 @@ class PaperFit:
         state, start = begin(self.bodies, track, keep_shape=same)
         losses = Losses(self.bodies, smooth=self.config.temporal_weight)
         schedule = PRESETS[self.config.schedule].scaled(self.config.share)
-        schedule = schedule if self.config.exact else replace(schedule, face_every=20)
+        schedule = schedule if self.config.exact else replace(schedule, first_every=20)
         found = fit(losses, state, targets, start, schedule, progress=progress)
         residual = residual_px(self.bodies, found, targets, square)
         self._gate(residual, square)
