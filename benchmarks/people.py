@@ -24,7 +24,6 @@ from svad_ray.body import load_body
 from svad_ray.config import Settings, override
 from svad_ray.conventions import to_uint8
 from svad_ray.demo import fitted_joints, true_views
-from svad_ray.nets.lpips import Lpips
 from svad_ray.evaluate.synthetic import (
     A_POSE,
     PEOPLE,
@@ -42,6 +41,7 @@ from svad_ray.evaluate.synthetic import (
 from svad_ray.fitting.state import pose_body, state_of
 from svad_ray.geometry.raster import to_camera
 from svad_ray.local import LocalRunner, prepare
+from svad_ray.nets.lpips import Lpips
 from svad_ray.pipeline import create
 from svad_ray.stages.animate.appearance import draw
 from svad_ray.stages.animate.embedded import reproject

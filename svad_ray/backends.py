@@ -1,7 +1,7 @@
 """Backends: what can stand behind each stage, described by data, imported only when chosen.
 
-A backend that this version runs is a class named in ``_CLASSES``; its descriptor is its class attribute ``backend``. A backend that is planned
-(its checkpoints must be brought by the user) is a descriptor in ``PLANNED``: choosing it says which files it needs and where they come from.
+A backend is a class named in ``_CLASSES``; its descriptor is its class attribute ``backend``. Those of the paper run on checkpoints that the user
+brings, and say which files they need when they are set up without them.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import importlib
 from dataclasses import dataclass
 from typing import Any
 
-from svad_ray.errors import BackendUnavailable, ConfigError, WeightsMissing
+from svad_ray.errors import BackendUnavailable, ConfigError
 
 STAGES = ("perceive", "animate", "identity", "restore", "fit", "avatar")
 
@@ -94,12 +94,6 @@ EMBEDDED: dict[str, str] = {
     "avatar": "gaussian",
 }
 
-_SMPLX = ModelFile("SMPLX_NEUTRAL.npz", "smpl-x.is.tue.mpg.de, after registration", "SMPL-X licence, non-commercial research")
-_FLAME = ModelFile("FLAME_NEUTRAL.pkl", "flame.is.tue.mpg.de, after registration", "FLAME licence, non-commercial research")
-
-PLANNED: tuple[Backend, ...] = (
-)
-
 
 def registry() -> dict[tuple[str, str], str]:
     """(stage, name) -> "module:Class" of every backend that this version runs."""
@@ -107,8 +101,8 @@ def registry() -> dict[tuple[str, str], str]:
 
 
 def names(stage: str) -> tuple[str, ...]:
-    """Every name that ``stage`` may be configured with, planned ones included."""
-    return (*(name for s, name in _CLASSES if s == stage), *(b.name for b in PLANNED if b.stage == stage))
+    """Every name that ``stage`` may be configured with."""
+    return tuple(name for s, name in _CLASSES if s == stage)
 
 
 def load(stage: str, name: str) -> type[Any]:
@@ -116,12 +110,8 @@ def load(stage: str, name: str) -> type[Any]:
 
     Raises:
         ConfigError: No backend of that name.
-        WeightsMissing: A planned backend, which needs the user's checkpoints.
         BackendUnavailable: A package that it needs is not installed.
     """
-    planned = next((b for b in PLANNED if (b.stage, b.name) == (stage, name)), None)
-    if planned is not None:
-        raise _not_yet(planned)
     if (stage, name) not in _CLASSES:
         raise ConfigError(f"the {stage} stage has no backend '{name}'", expected=" or ".join(names(stage)), remedy=f"set {stage}.backend")
     module, kind = _CLASSES[stage, name].split(":")
@@ -133,15 +123,6 @@ def load(stage: str, name: str) -> type[Any]:
         ) from error
 
 
-def _not_yet(backend: Backend) -> WeightsMissing:
-    files = "; ".join(f"{f.name} from {f.source} ({f.licence})" for f in backend.files)
-    return WeightsMissing(
-        f"the {backend.stage} backend '{backend.name}' runs on checkpoints that are not shipped, and this version cannot load them yet",
-        expected=files,
-        remedy=f"use the embedded backend: --set {backend.stage}.backend={EMBEDDED[backend.stage]}",
-    )
-
-
 def descriptors() -> tuple[Backend, ...]:
-    """Descriptors of every backend, running ones first. Imports the running ones."""
-    return (*(load(stage, name).backend for stage, name in _CLASSES), *PLANNED)
+    """Descriptors of every backend. Imports them all."""
+    return tuple(load(stage, name).backend for stage, name in _CLASSES)

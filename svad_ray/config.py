@@ -6,6 +6,7 @@ A profile is a named choice of backends and numbers. Precedence, last wins: prof
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -352,9 +353,25 @@ def for_all_stages(key: str, value: Any) -> dict[str, Any]:
     return {f"{stage}.{key}": value for stage in STAGES}
 
 
+class _Words(yaml.SafeLoader):
+    """YAML in which only true and false are truth values, so that "off" and "on" are the words that they are in ``drift.measure``."""
+
+
+_Words.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:bool"]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_Words.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile("^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF"))
+
+
+def load_yaml(text: str) -> Any:
+    """The value of a YAML text. Raises yaml.YAMLError."""
+    return yaml.load(text, Loader=_Words)  # a SafeLoader
+
+
 def _read_yaml(path: Path) -> dict[str, Any]:
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        values = load_yaml(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"the configuration {path} cannot be read: {error}", remedy="check the path given to --config") from error
     except yaml.YAMLError as error:
@@ -369,7 +386,7 @@ def _override(text: str) -> dict[str, Any]:
     if not sign or not key.strip():
         raise ConfigError(f"the override '{text}' has no '='", expected="stage.key=value", remedy="for example --set animate.frames=48")
     try:
-        return _nest(key.strip(), yaml.safe_load(value))
+        return _nest(key.strip(), load_yaml(value))
     except yaml.YAMLError as error:
         raise ConfigError(f"the value of '{text}' is not YAML: {error}", expected="a number, true, false or a word") from error
 

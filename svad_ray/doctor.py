@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 
 from svad_ray import models
-from svad_ray.backends import PLANNED, Backend, ModelFile, descriptors
+from svad_ray.backends import Backend, ModelFile, descriptors
 from svad_ray.config import Settings
 from svad_ray.models.brought import is_rule_made
 from svad_ray.usage import cores
@@ -136,8 +136,8 @@ def _backends(settings: Settings) -> list[Finding]:
 def _backend(settings: Settings, backend: Backend) -> list[Finding]:
     """Its line, and what it needs that is not here."""
     folder = getattr(settings.stage(backend.stage), "weights", "")
-    lacking = [file for file in backend.files if backend in PLANNED or not folder or not _any_there(Path(folder), file)]
-    where = f" in {folder}" if folder else f" (set {backend.stage}.weights)" if backend not in PLANNED else ""
+    lacking = [file for file in backend.files if not folder or not _any_there(Path(folder), file)]
+    where = f" in {folder}" if folder else f" (set {backend.stage}.weights)"
     missing = "; ".join(f"{file.name} ({file.source})" for file in lacking)
     found = f"{backend.name}: {backend.summary}" + (" (weights made by a rule, NOT REAL)" if is_rule_made(folder) else "")
     remedy = f"bring {missing}{where}, or choose the embedded profile" if missing else ""
@@ -183,8 +183,8 @@ def licence_markdown() -> str:
 
 def _backend_row(b: Backend) -> str:
     needs = ", ".join([*b.models, *(f.name for f in b.files)]) or "nothing"
-    runs = "planned, GPU" if b in PLANNED else b.device.upper()
-    return f"| {b.stage} | {b.name} | {runs} | {b.code_licence} | {b.weights_licence} | {_use(b.commercial, b.commercial_reason)} | {needs} |"
+    use = _use(b.commercial, b.commercial_reason)
+    return f"| {b.stage} | {b.name} | {b.device.upper()} | {b.code_licence} | {b.weights_licence} | {use} | {needs} |"
 
 
 def _package_row(p: models.ModelPackage) -> str:

@@ -8,6 +8,7 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from svad_ray.config import load_yaml
 from svad_ray.errors import ConfigError, InputError
 
 _FROZEN = ConfigDict(frozen=True, extra="forbid")
@@ -137,7 +138,7 @@ def load_cluster_config(path: str | Path | None = None, values: dict[str, Any] |
     written: dict[str, Any] = {}
     if path:
         try:
-            written = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
+            written = load_yaml(Path(path).read_text(encoding="utf-8")) or {}
         except (OSError, UnicodeDecodeError) as error:
             raise InputError(f"the cluster configuration {path} cannot be read: {error}", remedy="check the path given to --cluster") from error
         except yaml.YAMLError as error:

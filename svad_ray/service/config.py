@@ -10,7 +10,7 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from svad_ray.config import Settings, load_settings, override
+from svad_ray.config import Settings, load_settings, load_yaml, override
 from svad_ray.errors import ConfigError, InputError
 
 OPTIONS: Mapping[str, tuple[str, ...]] = {
@@ -137,7 +137,7 @@ def load_service_config(path: str | Path | None = None, values: Mapping[str, Any
     written: Any = {}
     if path:
         try:
-            written = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
+            written = load_yaml(Path(path).read_text(encoding="utf-8")) or {}
         except (OSError, UnicodeDecodeError) as error:
             raise InputError(f"the service configuration {path} cannot be read: {error}", remedy="check the path") from error
         except yaml.YAMLError as error:

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from svad_ray.errors import InputError, SvadError
-from svad_ray.nets.lpips import Lpips, read_arrays
 from svad_ray.evaluate.metrics import psnr, silhouette_iou, ssim
+from svad_ray.nets.lpips import Lpips, read_arrays
 
 
 @pytest.fixture(scope="module")

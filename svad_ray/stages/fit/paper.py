@@ -52,7 +52,7 @@ class PaperFit:
     )
 
     def __init__(self, config: FitConfig | None = None) -> None:
-        self.config = config or FitConfig(backend="smplx-exavatar")
+        self.config = config or FitConfig()
 
     def setup(self) -> None:
         """Load the bodies and the landmark networks.

@@ -75,7 +75,7 @@ class GAGAvatarIdentity:
     )
 
     def __init__(self, config: IdentityConfig | None = None) -> None:
-        self.config = config or IdentityConfig(backend="gagavatar")
+        self.config = config or IdentityConfig()
 
     def setup(self) -> None:
         """Load the network, the head model, the body and the landmark networks.
