@@ -24,12 +24,14 @@ class ModelFile:
         source: Where its owner offers it.
         licence: Under which terms.
         or_else: Name of another file that serves as well; empty = none does.
+        optional: The backend runs without it, and says what then is missing.
     """
 
     name: str
     source: str
     licence: str
     or_else: str = ""
+    optional: bool = False
 
 
 @dataclass(frozen=True)

@@ -185,7 +185,7 @@ class FitConfig(StageConfig):
             that motion exactly, so it weighs like a deviation of a quarter of a degree; a diffusion model needs less.
         smooth_weight: Per squared centimetre of joint acceleration between frames.
         max_residual: Median landmark residual, in shares of the person's size, above which the result is refused.
-        weights: Of the paper's fit: folder of SMPL-X's and FLAME's files under their original names; without SMPL-X there, the open body is fitted.
+        weights: Of the paper's fit: folder of FLAME's files and of the tables that tie it to SMPL-X, under their original names. ``body`` is fitted.
         flame: Use FLAME where its files are, always, or never; without it face offsets and FLAME's terms drop out.
         schedule: ExAvatar's three epochs, or the one that SVAD's release ships, in which shapes and offsets stay as they began.
         share: Of the schedule's steps that are taken. temporal_weight: Of the paper's temporal term, which no released code has.

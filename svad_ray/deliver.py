@@ -282,12 +282,20 @@ def save_picture(image: np.ndarray, path: Path) -> None:
 
 def chosen_backends(settings: Settings) -> tuple[Backend, ...]:
     """Descriptors of the configured backends, in the order of the stages. Raises as ``backends.load``."""
-    chosen = tuple(load(stage, settings.stage(stage).backend).backend for stage in STAGES)
-    if settings.identity.landmarks != "dlib":
-        return chosen
-    from svad_ray.stages.identity.dlib_faces import with_landmarks
+    return tuple(_as_set(load(stage, settings.stage(stage).backend).backend, settings) for stage in STAGES)
 
-    return tuple(with_landmarks(backend) if backend.stage == "identity" else backend for backend in chosen)
+
+def _as_set(backend: Backend, settings: Settings) -> Backend:
+    """The descriptor as it is with these settings: some of them change what runs and under which terms."""
+    if backend.stage == "identity" and settings.identity.landmarks == "dlib":
+        from svad_ray.stages.identity.dlib_faces import with_landmarks
+
+        return with_landmarks(backend)
+    if backend.name == "smplx-exavatar" and (settings.fit.flame == "off" or not settings.fit.weights):
+        from svad_ray.stages.fit.paper import without_flame
+
+        return without_flame(backend)
+    return backend
 
 
 def fetch_models(backends: tuple[Backend, ...], tell: StepProgress) -> None:
@@ -313,7 +321,13 @@ def provenance(
         "consent": consent or "none stated",
         "profile": settings.profile,
         "stages": {
-            b.stage: {"backend": b.name, "code_licence": b.code_licence, "weights_licence": b.weights_licence, "seed": settings.stage(b.stage).seed}
+            b.stage: {
+                "backend": b.name,
+                "how": b.summary,
+                "code_licence": b.code_licence,
+                "weights_licence": b.weights_licence,
+                "seed": settings.stage(b.stage).seed,
+            }
             for b in backends
         },
         "models": model_hashes(tuple(dict.fromkeys(name for b in backends for name in b.models))),

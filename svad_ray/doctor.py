@@ -139,9 +139,11 @@ def _backend(settings: Settings, backend: Backend) -> list[Finding]:
     lacking = [file for file in backend.files if not folder or not _any_there(Path(folder), file)]
     where = f" in {folder}" if folder else f" (set {backend.stage}.weights)"
     missing = "; ".join(f"{file.name} ({file.source})" for file in lacking)
+    needed = any(not file.optional for file in lacking)
     found = f"{backend.name}: {backend.summary}" + (" (weights made by a rule, NOT REAL)" if is_rule_made(folder) else "")
-    remedy = f"bring {missing}{where}, or choose the embedded profile" if missing else ""
-    first = Finding(f"stage: {backend.stage}", found, "missing" if missing else "ok", remedy)
+    instead = ", or choose the embedded profile" if needed else ", or go without"
+    remedy = f"bring {missing}{where}{instead}" if missing else ""
+    first = Finding(f"stage: {backend.stage}", found, "missing" if needed else "note" if missing else "ok", remedy)
     return [first, _musepose_memory(settings)] if backend.name == "musepose" else [first]
 
 

@@ -26,7 +26,6 @@ from svad_ray.subject import BodyTrack, Clip, Perception, Photo
 MESH_ROWS = 400  # vertices on which the mesh term is taken when not all are
 _FACE = slice(23, 91)  # of the 133 key points
 _BOX_OVER_PERSON = 1.5
-_BODIES = ("SMPLX_NEUTRAL.npz", "SMPLX_MALE.npz", "SMPLX_FEMALE.npz")
 
 
 class PaperFit:
@@ -38,15 +37,14 @@ class PaperFit:
         stage="fit",
         summary="SMPL-X and FLAME fitted to 133 key points of all frames, on ExAvatar's terms and schedule",
         code_licence="Apache-2.0",
-        weights_licence="SMPL-X and FLAME: non-commercial research; MediaPipe Apache-2.0",
+        weights_licence="FLAME: non-commercial research; MediaPipe Apache-2.0",
         commercial=False,
-        commercial_reason="SMPL-X and FLAME are licensed for non-commercial research",
+        commercial_reason="FLAME is licensed for non-commercial research",
         models=("mediapipe", "makehuman"),
         files=(
-            ModelFile("SMPLX_NEUTRAL.npz", "smpl-x.is.tue.mpg.de, after registration", "SMPL-X licence, non-commercial research"),
-            ModelFile("FLAME_NEUTRAL.pkl", "flame.is.tue.mpg.de, after registration", "FLAME licence, non-commercial research"),
-            ModelFile("SMPL-X__FLAME_vertex_ids.npy", "the SMPL-X site", "SMPL-X licence, non-commercial research"),
-            ModelFile("smplx_flip_correspondences.npz", "the SMPL-X site", "SMPL-X licence, non-commercial research"),
+            ModelFile("FLAME_NEUTRAL.pkl", "flame.is.tue.mpg.de, after registration", "FLAME licence, non-commercial research", optional=True),
+            ModelFile("SMPL-X__FLAME_vertex_ids.npy", "the SMPL-X site", "SMPL-X licence, non-commercial research", optional=True),
+            ModelFile("smplx_flip_correspondences.npz", "the SMPL-X site", "SMPL-X licence, non-commercial research", optional=True),
         ),
         memory_gib=6,
     )
@@ -61,9 +59,7 @@ class PaperFit:
             WeightsMissing: FLAME is required and its files are not there. InputError: A file is damaged, or bodies do not fit together.
         """
         folder = Path(self.config.weights).expanduser() if self.config.weights else None
-        own = None if folder is None else next((folder / name for name in _BODIES if (folder / name).is_file()), None)
-        body = load_body(self.config.body or own)
-        self.bodies = self._bodies(body, folder)
+        self.bodies = self._bodies(load_body(self.config.body or None), folder)
         self.perceive = MediaPipePerceive()
         self.perceive.setup()
 
@@ -123,6 +119,12 @@ class PaperFit:
                 expected=f"at most {100 * self.config.max_residual:.0f} %",
                 remedy="use a photo of one upright, fully visible person, or raise fit.max_residual",
             )
+
+
+def without_flame(backend: Backend) -> Backend:
+    """The descriptor of a fit that has no FLAME: the body's own licence alone decides."""
+    licence = "MediaPipe Apache-2.0"
+    return replace(backend, weights_licence=licence, files=(), commercial=True, commercial_reason="Apache-2.0 weights; the body has its own licence")
 
 
 @torch.no_grad()

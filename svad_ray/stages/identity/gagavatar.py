@@ -59,7 +59,7 @@ class GAGAvatarIdentity:
     backend: ClassVar[Backend] = Backend(
         name="gagavatar",
         stage="identity",
-        summary="GAGAvatar head, posed by FLAME, blended into each frame by landmarks",
+        summary="GAGAvatar head, its FLAME tracked from the face mesh's landmarks, blended into each frame",
         code_licence="MIT",
         weights_licence="GAGAvatar weights as its project states; FLAME non-commercial research; MediaPipe Apache-2.0",
         commercial=False,
