@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -25,9 +25,13 @@ from svad_ray.stages.base import make
 from svad_ray.store import ArtefactStore, save_avatar
 from svad_ray.subject import Avatar, BodyTrack, Photo
 
+if TYPE_CHECKING:
+    from svad_ray.body.model import Body
+
 TURNTABLE_FRAMES, TURNTABLE_FPS = 96, 24.0
 OVERLAYS = 6
 CLIP_SHEET = 12  # frames of a clip shown together
+_FREE_BODY = "CC0"  # in the licence of a body that allows everything
 
 
 @dataclass(frozen=True)
@@ -109,7 +113,7 @@ def deliver_clip(photo: Photo, out: Path, settings: Settings, *, consent: str = 
     clip, warnings = begun.animation.value.clip, (*unreal_weights(settings), *begun.warnings)
     write_mp4(iter(clip.frames), out / "clip.mp4", clip.track.fps)
     save_picture(contact_sheet([clip.frames[i] for i in evenly(len(clip), CLIP_SHEET)], cell=256, columns=4), out / "clip.png")
-    facts = provenance(photo, settings, chosen, consent=consent, warnings=warnings, body=f"{body.name} {body.id} ({body.licence})")
+    facts = provenance(photo, settings, chosen, consent=consent, warnings=warnings, body=body)
     inputs = ReportInputs(
         name=photo.name,
         photo=photo.image,
@@ -156,7 +160,7 @@ def write_delivery(
         chosen_backends(settings),
         consent=consent,
         warnings=(*unreal_weights(settings), *created.warnings),
-        body=f"{body.name} {body.id} ({body.licence})",
+        body=body,
     )
     avatar = replace(created.avatar.value, facts={**created.avatar.value.facts, "provenance": facts})
     delivery, frames = Delivery(created, avatar, tuple(run.records.values()), out), None
@@ -291,6 +295,8 @@ def _as_set(backend: Backend, settings: Settings) -> Backend:
         from svad_ray.stages.identity.dlib_faces import with_landmarks
 
         return with_landmarks(backend)
+    if backend.name == "dwpose-sam" and settings.perceive.depth in ("base", "large"):
+        return replace(backend, commercial=False, commercial_reason=f"Depth Anything V2 {settings.perceive.depth} is for non-commercial use")
     if backend.name == "smplx-exavatar" and (settings.fit.flame == "off" or not settings.fit.weights):
         from svad_ray.stages.fit.paper import without_flame
 
@@ -310,11 +316,13 @@ def fetching(tell: StepProgress, name: str, sentence: str, done: float) -> None:
 
 
 def provenance(
-    photo: Photo, settings: Settings, backends: tuple[Backend, ...], *, consent: str, warnings: tuple[str, ...], body: str
+    photo: Photo, settings: Settings, backends: tuple[Backend, ...], *, consent: str, warnings: tuple[str, ...], body: Body
 ) -> dict[str, Any]:
     """Where an avatar comes from, JSON values only. No clock and no host name: equal runs give equal files."""
     brought = {b.stage: fingerprint(getattr(settings.stage(b.stage), "weights", "")) for b in backends}
     against = [f"{b.stage}/{b.name}: {b.commercial_reason}" for b in backends if not b.commercial]
+    if _FREE_BODY not in body.licence:
+        against.append(f"body/{body.name}: {body.licence}")
     return {
         "svad_ray": svad_ray.__version__,
         "photo": {"name": photo.name, "sha256": photo.sha256, "notes": list(photo.notes)},
@@ -332,7 +340,7 @@ def provenance(
         },
         "models": model_hashes(tuple(dict.fromkeys(name for b in backends for name in b.models))),
         "weights": {stage: files for stage, files in brought.items() if files},
-        "body": body,
+        "body": f"{body.name} {body.id} ({body.licence})",
         "commercial_use": not against,
         "commercial_reason": "; ".join(against) or "every backend, model and the body allow it",
         "warnings": list(warnings),
