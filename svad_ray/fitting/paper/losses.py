@@ -52,7 +52,7 @@ class Losses:
     """The terms on one pair of bodies.
 
     Args:
-        smooth: Weight of squared second differences of joints over time, per squared metre; 0 = none, as released.
+        smooth: Weight of squared differences of the joints' rotations from frame to frame, the root's left out, which turns; 0 = none, as released.
     """
 
     def __init__(self, bodies: FitBodies, *, smooth: float = 0.0) -> None:
@@ -92,8 +92,8 @@ class Losses:
         else:
             terms |= self._flame_terms(state, targets, start, seen) | self._face_offsets(state)
         terms |= self._offsets(state, relaxed=relaxed)
-        if self.smooth and len(state) > 2:
-            terms["smooth"] = self._smoothness(state)
+        if self.smooth and len(state) > 1:
+            terms["smooth"] = self.smooth * (rotations[1:, 1:] - rotations[:-1, 1:]).pow(2).mean()
         return terms
 
     def _body(self, state: State, part: str = "") -> Posed:
@@ -187,10 +187,6 @@ class Losses:
             "joint_offset_sym_reg": _asymmetry(joint[_RIGHT], joint[_LEFT]).mean(),
             "locator_offset_sym_reg": _asymmetry(locator[_RIGHT], locator[_LEFT]).mean(),
         }
-
-    def _smoothness(self, state: State) -> torch.Tensor:
-        points = self._body(state).points
-        return self.smooth * (points[2:] - 2 * points[1:-1] + points[:-2]).pow(2).mean()
 
 
 def _asymmetry(offset: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
