@@ -9,10 +9,10 @@ import pytest
 import torch
 from rules import avatar_rule
 
-from svad_ray.body.flame import flame_from_arrays
+from svad_ray.body.flame import flame_from_arrays, with_flame_expressions
 from svad_ray.body.lbs import rotation_matrices
 from svad_ray.body.load import body_from_arrays, read_npz
-from svad_ray.nets.exavatar.mesh import AvatarMesh, Regions, avatar_mesh, licensed_regions, with_flame_expressions
+from svad_ray.nets.exavatar.mesh import AvatarMesh, Regions, avatar_mesh, licensed_regions
 from svad_ray.nets.exavatar.model import AvatarModel, Posed
 from svad_ray.nets.exavatar.networks import AvatarNetworks
 from svad_ray.nets.exavatar.snapshot import POSE_PARTS

@@ -16,12 +16,11 @@ import numpy as np
 import torch
 
 from svad_ray.body.lbs import forward_kinematics, rotation_matrices, skin_points
-from svad_ray.body.model import contour_bins
+from svad_ray.body.model import Body, batch_of, contour_bins, on_faces
 from svad_ray.body.pickled import read_npy_dictionary, read_pickle
 from svad_ray.errors import InputError, WeightsMissing
 
 FLAME_JOINTS = ("root", "neck", "jaw", "left_eye", "right_eye")
-FLAME_VERTICES = 5023
 INNER, CONTOUR = 51, 17  # points of the 68: 17 of the contour are 0-16
 _SHAPE_SPACE = 300  # columns of shapedirs that are betas; 100 of expression follow
 _FILES = ("FLAME_with_eye.pt", "FLAME_NEUTRAL.pkl", "FLAME_NEUTRAL.npz", "generic_model.pkl")
@@ -117,7 +116,8 @@ class Flame:
             InputError: Batch sizes or coefficient counts do not fit.
         """
         poses = (global_orient, neck_pose, jaw_pose, leye_pose, reye_pose)
-        batch = self._batch(betas, expression, transl, *poses)
+        limits = (self.shapedirs.shape[-1], self.exprdirs.shape[-1])
+        batch = batch_of(betas, expression, transl, *poses, limits=limits, what="head")
         zero = self.v_template.new_zeros(1, 3)
         pose = torch.stack([(zero if p is None else p).expand(batch, 3) for p in poses], 1)
         posed = self.forward_rotations(betas=betas, expression=expression, rotations=rotation_matrices(pose))
@@ -174,10 +174,9 @@ class Flame:
 
     def on_surface(self, vertices: torch.Tensor, at: Embedding) -> torch.Tensor:
         """(B, L, 3) points of (B, V, 3) vertices at an embedding, one for all or one for each of the batch."""
-        corners = torch.as_tensor(self.faces[at.faces]).expand(len(vertices), -1, -1)
+        corners = self.faces[at.faces]
         bary = torch.as_tensor(at.bary, dtype=vertices.dtype)
-        rows = torch.arange(len(vertices))[:, None, None]
-        return (vertices[rows, corners] * bary.expand(len(vertices), -1, -1)[..., None]).sum(2)
+        return on_faces(vertices, corners if corners.ndim == 3 else corners[None], bary if bary.dim() == 3 else bary[None])
 
     @property
     def fixed_landmarks(self) -> Embedding:
@@ -192,14 +191,19 @@ class Flame:
             raise InputError(f"head {self.name!r} has no landmarks", expected=" or ".join(_EMBEDDINGS), remedy="put the file beside the head's file")
         return Embedding(np.concatenate([self.contour.faces[0], self.inner.faces]), np.concatenate([self.contour.bary[0], self.inner.bary]))
 
-    def _batch(self, betas: torch.Tensor, expression: torch.Tensor | None, *rest: torch.Tensor | None) -> int:
-        sizes = {len(x) for x in (betas, expression, *rest) if x is not None} - {1}
-        if len(sizes) > 1:
-            raise InputError(f"parameters of the head come in batches of {sorted(sizes)}", expected="one batch size (or 1) for all")
-        for name, x, limit in (("betas", betas, self.shapedirs.shape[-1]), ("expression", expression, self.exprdirs.shape[-1])):
-            if x is not None and (x.dim() != 2 or x.shape[1] > limit):
-                raise InputError(f"{name} of shape {tuple(x.shape)}", expected=f"(batch, at most {limit})")
-        return sizes.pop() if sizes else 1
+
+def with_flame_expressions(body: Body, flame: Flame, head: np.ndarray, *, count: int = 50) -> Body:
+    """A body whose first ``count`` expressions are FLAME's on its head, so that both share their coefficients.
+
+    Args:
+        head: (F,) the body's vertex of each of FLAME's.
+    """
+    count = min(count, flame.exprdirs.shape[-1])
+    directions = body.v_template.new_zeros(*body.v_template.shape, count)
+    own = min(count, body.exprdirs.shape[-1])
+    directions[..., :own] = body.exprdirs[..., :own]
+    directions[torch.as_tensor(head)] = flame.exprdirs[..., :count].to(directions)
+    return replace(body, exprdirs=directions)
 
 
 def load_flame(path: str | Path) -> Flame:

@@ -129,7 +129,8 @@ class Body:
         Source: smplx's layer; offsets as in ExAvatar's changed layer.
         """
         parts = (global_orient, body_pose, jaw_pose, leye_pose, reye_pose, left_hand_pose, right_hand_pose)
-        batch = self._batch(betas, expression, transl, *parts)
+        limits = (self.shapedirs.shape[-1], self.exprdirs.shape[-1])
+        batch = batch_of(betas, expression, transl, *parts, limits=limits, what="body", remedy=f"use a track of body {self.id}")
         pose = self._full_pose(parts, batch, flat_hand_mean=flat_hand_mean)
         rotations = rotation_matrices(pose)
         joints = rest_joints(self, betas, expression)
@@ -148,16 +149,6 @@ class Body:
         if transl is not None:
             vertices, posed, transforms = vertices + transl[:, None], posed + transl[:, None], _shifted(transforms, transl)
         return BodyOutput(vertices, posed, transforms, rest.expand(batch, -1, -1), joints.expand(batch, -1, -1))
-
-    def _batch(self, betas: torch.Tensor, expression: torch.Tensor | None, *rest: torch.Tensor | None) -> int:
-        given = [x for x in (betas, expression, *rest) if x is not None]
-        sizes = {len(x) for x in given} - {1}
-        if len(sizes) > 1:
-            raise InputError(f"parameters of the body come in batches of {sorted(sizes)}", expected="one batch size (or 1) for all")
-        for name, x, limit in (("betas", betas, self.shapedirs.shape[-1]), ("expression", expression, self.exprdirs.shape[-1])):
-            if x is not None and (x.dim() != 2 or x.shape[1] > limit):
-                raise InputError(f"{name} of shape {tuple(x.shape)}", expected=f"(batch, at most {limit})", remedy=f"use a track of body {self.id}")
-        return sizes.pop() if sizes else 1
 
     def _full_pose(self, parts: tuple[torch.Tensor | None, ...], batch: int, *, flat_hand_mean: bool) -> torch.Tensor:
         """(B, 55, 3) axis-angle in joint order, hand mean included."""
@@ -183,12 +174,32 @@ class Body:
     def _landmarks(self, vertices: torch.Tensor, world: torch.Tensor, *, face_contour: bool) -> torch.Tensor:
         """(B, 51 or 68, 3): inner face, then contour."""
         t = self.tables
-        fixed = _on_faces(vertices, self.faces[t.landmark_faces][None], vertices.new_tensor(t.landmark_bary)[None])
+        fixed = on_faces(vertices, self.faces[t.landmark_faces][None], vertices.new_tensor(t.landmark_bary)[None])
         if not face_contour:
             return fixed
         bins = contour_bins(world[:, JOINT_INDEX["neck"]]).numpy()
-        moving = _on_faces(vertices, self.faces[t.contour_faces[bins]], vertices.new_tensor(t.contour_bary[bins]))
+        moving = on_faces(vertices, self.faces[t.contour_faces[bins]], vertices.new_tensor(t.contour_bary[bins]))
         return torch.cat([fixed, moving], 1)
+
+
+def batch_of(
+    betas: torch.Tensor, expression: torch.Tensor | None, *rest: torch.Tensor | None, limits: tuple[int, int], what: str, remedy: str = ""
+) -> int:
+    """The batch size of a layer's arguments, where those of one row count for all.
+
+    Args:
+        limits: How many betas and expressions there are. what: The layer's name for messages.
+
+    Raises:
+        InputError: Batch sizes or coefficient counts do not fit.
+    """
+    sizes = {len(x) for x in (betas, expression, *rest) if x is not None} - {1}
+    if len(sizes) > 1:
+        raise InputError(f"parameters of the {what} come in batches of {sorted(sizes)}", expected="one batch size (or 1) for all")
+    for name, x, limit in (("betas", betas, limits[0]), ("expression", expression, limits[1])):
+        if x is not None and (x.dim() != 2 or x.shape[1] > limit):
+            raise InputError(f"{name} of shape {tuple(x.shape)}", expected=f"(batch, at most {limit})", remedy=remedy)
+    return sizes.pop() if sizes else 1
 
 
 def contour_bins(neck: torch.Tensor) -> torch.Tensor:
@@ -208,7 +219,7 @@ def contour_bins(neck: torch.Tensor) -> torch.Tensor:
     return torch.where(right < 0, YAW_LIMIT - right, right)
 
 
-def _on_faces(vertices: torch.Tensor, corners: np.ndarray, bary: torch.Tensor) -> torch.Tensor:
+def on_faces(vertices: torch.Tensor, corners: np.ndarray, bary: torch.Tensor) -> torch.Tensor:
     """(B, L, 3) points at barycentric coordinates (1 or B, L, 3) of vertex triples (1 or B, L, 3)."""
     rows = torch.arange(len(vertices))[:, None, None]
     return (vertices[rows, torch.as_tensor(corners)] * bary[..., None]).sum(2)

@@ -27,6 +27,9 @@ def _tree() -> dict[str, str]:
 PARENT_NAMES: dict[str, str] = _tree()
 JOINT_NAMES: tuple[str, ...] = tuple(PARENT_NAMES)
 JOINT_INDEX: dict[str, int] = {name: i for i, name in enumerate(JOINT_NAMES)}
+# Joints of the right side, and their partners on the left in the same order.
+RIGHT_JOINTS: tuple[int, ...] = tuple(i for i, name in enumerate(JOINT_NAMES) if name.startswith("right_"))
+LEFT_JOINTS: tuple[int, ...] = tuple(JOINT_INDEX[JOINT_NAMES[i].replace("right_", "left_")] for i in RIGHT_JOINTS)
 PARENTS: tuple[int, ...] = tuple(JOINT_INDEX.get(parent, -1) for parent in PARENT_NAMES.values())
 
 # The named vertices that follow the 55 joints in the output, in smplx's order.

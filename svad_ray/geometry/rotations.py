@@ -7,6 +7,8 @@ import torch
 from scipy.signal import savgol_filter
 from scipy.spatial.transform import Rotation
 
+WINDOW, ORDER = 9, 2  # of the paper's Savitzky-Golay filter over time (spec/avatar 3.9)
+
 
 def quats_from_matrices(m: torch.Tensor) -> torch.Tensor:
     """(N, 3, 3) rotation matrices to (N, 4) unit quaternions wxyz, stable for every rotation (largest component first)."""
@@ -50,7 +52,7 @@ def continuous_quats(axis_angle: np.ndarray) -> np.ndarray:
     return q
 
 
-def smooth_rotations(axis_angle: np.ndarray, *, window: int = 9, order: int = 2) -> np.ndarray:
+def smooth_rotations(axis_angle: np.ndarray, *, window: int = WINDOW, order: int = ORDER) -> np.ndarray:
     """Savitzky-Golay smoothing over time on sign-continuous quaternions (spec/avatar 3.9).
 
     Args:

@@ -12,18 +12,18 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import torch
 from scipy.signal import savgol_filter
 from scipy.spatial.transform import Rotation, Slerp
 
 from svad_ray.body.pickled import Record, arrays_of, read_pickle
 from svad_ray.errors import InputError
 from svad_ray.export.atomic import atomic_path
-from svad_ray.geometry.rotations import smooth_rotations
+from svad_ray.geometry.rotations import ORDER, WINDOW, matrices_of_rows, smooth_rotations
 
 VERSION = 1
 SCALE = 5.0  # of FLAME's metres in the tracker's space
 KEEP_ROTATION, KEEP_TRANSLATION, KEEP_EYES = 0.6, 0.6, 0.7  # share of the new frame in the running average
-WINDOW, ORDER = 9, 2
 _HEADER = "svad_ray_head_track"
 _CODES = {"shape": "shapecode", "expression": "expcode", "pose": "posecode", "eyes": "eyecode", "transforms": "transform_matrix"}
 
@@ -69,10 +69,10 @@ def smoothed(track: HeadTrack, how: Literal["ema", "savgol", "none"] = "ema") ->
         return track
     if how == "ema":
         rows = running_average(rotation[:, :2].reshape(len(track), 6), KEEP_ROTATION)
-        turned, moved = _from_rows(rows), running_average(translation, KEEP_TRANSLATION)
+        turned, moved = matrices_of_rows(torch.from_numpy(rows)).numpy(), running_average(translation, KEEP_TRANSLATION)
         eyes = running_average(track.eyes, KEEP_EYES)
     else:
-        turned = Rotation.from_rotvec(smooth_rotations(Rotation.from_matrix(rotation).as_rotvec(), window=WINDOW, order=ORDER)).as_matrix()
+        turned = Rotation.from_rotvec(smooth_rotations(Rotation.from_matrix(rotation).as_rotvec())).as_matrix()
         moved = savgol_filter(translation, WINDOW, ORDER, axis=0)
         eyes = savgol_filter(track.eyes, WINDOW, ORDER, axis=0)
     transforms = np.concatenate([turned, moved[..., None]], 2).astype(np.float32)
@@ -85,15 +85,6 @@ def running_average(values: np.ndarray, keep: float) -> np.ndarray:
     for i in range(1, len(out)):
         out[i] = keep * out[i] + (1 - keep) * out[i - 1]
     return out
-
-
-def _from_rows(rows: np.ndarray) -> np.ndarray:
-    """(T, 6) two rows each -> (T, 3, 3) rotations: the first row's direction, the second made orthogonal to it."""
-    first, second = rows[:, :3], rows[:, 3:]
-    first = first / np.linalg.norm(first, axis=1, keepdims=True)
-    second = second - (second * first).sum(1, keepdims=True) * first
-    second = second / np.linalg.norm(second, axis=1, keepdims=True)
-    return np.stack([first, second, np.cross(first, second)], 1)
 
 
 def between(track: HeadTrack) -> HeadTrack:

@@ -7,9 +7,9 @@ import pytest
 import torch
 from rules import golden_or_skip
 
-from svad_ray.body.flame import flame_from_arrays
+from svad_ray.body.flame import flame_from_arrays, with_flame_expressions
 from svad_ray.body.load import body_from_arrays, read_npz
-from svad_ray.fitting.paper.companions import Companions, with_head_expressions
+from svad_ray.fitting.paper.companions import Companions
 from svad_ray.fitting.paper.losses import Losses, Start, hand_weights, neighbours, rotations_of
 from svad_ray.fitting.paper.model import FitBodies, State
 from svad_ray.fitting.paper.solve import EXAVATAR, Step, _leaves, _moved, descend, steps_of
@@ -36,7 +36,7 @@ def bodies(golden_avatar):
     flame = flame_from_arrays(dict(np.load(golden_avatar / "body_flame.npz")), {key: more[key] for key in more.files if "lmk" in key})
     ears = (int(more["lear_flame"]), int(more["rear_flame"]))
     companions = Companions(more["face_vertex_idx"], more["flip_closest_faces"], more["flip_bc"], ears).checked(body, flame)
-    return FitBodies(with_head_expressions(body, flame, companions, count=50), flame, companions)
+    return FitBodies(with_flame_expressions(body, flame, companions.head), flame, companions)
 
 
 @pytest.fixture(scope="module")

@@ -10,8 +10,9 @@ from torch.testing import assert_close
 
 from svad_ray.body.lbs import rotation_matrices
 from svad_ray.errors import InputError, WeightsMissing
+from svad_ray.geometry.rotations import axis_angle_of, matrices_of_rows
 from svad_ray.nets.exavatar.mesh import FLAGS
-from svad_ray.nets.exavatar.model import AvatarModel, axis_angles, matrices_from_6d
+from svad_ray.nets.exavatar.model import AvatarModel
 from svad_ray.nets.exavatar.networks import AvatarNetworks, RowNorm
 from svad_ray.nets.exavatar.snapshot import FramePose, load_learned, read_snapshot, save_learned, write_snapshot
 
@@ -80,7 +81,7 @@ def test_bodys_own_hands_equal_the_layer_where_no_offset_moves_them(recorded):
     blended = torch.einsum("nj,jab->nab", r.mesh.body.lbs_weights, model.transforms(canonical, rotations))
     ours = (blended @ x[..., None])[:, :3, 0] + transl
     joint_offset = torch.cat([torch.zeros(1, 3), model.networks.joint_offset[1:]])
-    angles = axis_angles(rotations)[None]
+    angles = axis_angle_of(rotations)[None]
     out = r.mesh.body.forward(
         betas=model.networks.shape_param[None], global_orient=angles[:, 0], body_pose=angles[:, 1:22], jaw_pose=angles[:, 22],
         leye_pose=angles[:, 23], reye_pose=angles[:, 24], left_hand_pose=angles[:, 25:40], right_hand_pose=angles[:, 40:55], transl=transl[None],
@@ -114,8 +115,8 @@ def test_row_norm_is_group_norm():
 def test_rotation_forms_agree():
     angles = torch.randn(40, 3, dtype=torch.float64) * 0.8
     m = rotation_matrices(angles)
-    assert_close(matrices_from_6d(m[:, :2].flatten(1)), m)
-    assert_close(axis_angles(m), angles, atol=1e-9, rtol=1e-9)
+    assert_close(matrices_of_rows(m[:, :2].flatten(1)), m)
+    assert_close(axis_angle_of(m), angles, atol=1e-9, rtol=1e-9)
 
 
 def poses_of(recorded) -> dict[int, FramePose]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -67,13 +67,3 @@ def load_companions(folder: str | Path) -> Companions:
     except (ValueError, OSError, EOFError, KeyError) as error:
         raise InputError(f"the tables in {folder} cannot be read ({error})", remedy="download them again") from error
     return Companions(head, mirror, bary)
-
-
-def with_head_expressions(body: Body, flame: Flame, companions: Companions, *, count: int) -> Body:
-    """The body with ``count`` expressions, which on the head are FLAME's: both bodies then share their coefficients."""
-    count = min(count, flame.exprdirs.shape[-1])
-    directions = body.v_template.new_zeros(*body.v_template.shape, count)
-    own = min(count, body.exprdirs.shape[-1])
-    directions[..., :own] = body.exprdirs[..., :own]
-    directions[companions.head] = flame.exprdirs[..., :count].to(directions)
-    return replace(body, exprdirs=directions)

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from svad_ray.body.lbs import rotation_matrices
-from svad_ray.body.names import JOINT_INDEX, JOINT_NAMES
+from svad_ray.body.names import JOINT_INDEX, JOINT_NAMES, LEFT_JOINTS, RIGHT_JOINTS
 from svad_ray.fitting.paper.model import FitBodies, Posed, State
 from svad_ray.fitting.paper.targets import FACE, HEAD, INDEX, LEFT_HAND, RIGHT_HAND, Targets
 from svad_ray.geometry.rotations import axis_angle_of
@@ -21,8 +21,6 @@ OVERLAP = 0.5  # of the two hands' boxes, above which the farther hand is not be
 _WIDER = 1.2
 _FACING = np.cos(0.75 * np.pi)
 _SPINE = [JOINT_INDEX[name] for name in ("spine1", "spine2", "spine3", "neck", "head")]
-_RIGHT = [i for i, name in enumerate(JOINT_NAMES) if name.startswith("right_")]
-_LEFT = [JOINT_INDEX[name.replace("right_", "left_")] for name in JOINT_NAMES if name.startswith("right_")]
 _FINGERS = slice(25, 55)
 _NEIGHBOURS = 10
 
@@ -184,8 +182,8 @@ class Losses:
         return {
             "joint_offset_reg": 100 * (joint.pow(2) * hold).mean(),
             "locator_offset_reg": locator.pow(2).mean(),
-            "joint_offset_sym_reg": _asymmetry(joint[_RIGHT], joint[_LEFT]).mean(),
-            "locator_offset_sym_reg": _asymmetry(locator[_RIGHT], locator[_LEFT]).mean(),
+            "joint_offset_sym_reg": _asymmetry(joint[list(RIGHT_JOINTS)], joint[list(LEFT_JOINTS)]).mean(),
+            "locator_offset_sym_reg": _asymmetry(locator[list(RIGHT_JOINTS)], locator[list(LEFT_JOINTS)]).mean(),
         }
 
 

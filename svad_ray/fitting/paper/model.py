@@ -9,7 +9,7 @@ import torch
 
 from svad_ray.body.flame import CONTOUR, Flame
 from svad_ray.body.lbs import forward_kinematics, rest_joints, rotation_matrices, skin_points
-from svad_ray.body.model import Body, contour_bins
+from svad_ray.body.model import Body, contour_bins, on_faces
 from svad_ray.body.names import JOINT_INDEX
 from svad_ray.fitting.paper.companions import Companions
 from svad_ray.fitting.paper.targets import OUTPUT
@@ -148,10 +148,8 @@ class FitBodies:
         """(T, 68, 3): inner face, then the contour that goes with the neck's turn."""
         t, faces = self.body.tables, self.body.faces
         bins = contour_bins(world[:, JOINT_INDEX["neck"]]).numpy()
-        rows = torch.arange(len(points))[:, None, None]
-        fixed = (points[:, self._at[faces[t.landmark_faces]]] * torch.as_tensor(t.landmark_bary, dtype=points.dtype)[None, ..., None]).sum(2)
-        corners = torch.as_tensor(self._at[faces[t.contour_faces[bins]]])
-        moving = (points[rows, corners] * torch.as_tensor(t.contour_bary[bins], dtype=points.dtype)[..., None]).sum(2)
+        fixed = on_faces(points, self._at[faces[t.landmark_faces]][None], points.new_tensor(t.landmark_bary)[None])
+        moving = on_faces(points, self._at[faces[t.contour_faces[bins]]], points.new_tensor(t.contour_bary[bins]))
         return torch.cat([fixed, moving], 1)
 
     def neutral_head(self, state: State, face_offset: torch.Tensor) -> torch.Tensor:

@@ -12,11 +12,10 @@ from svad_ray.body.lbs import rest_joints, rotation_matrices
 from svad_ray.fitting.paper.losses import Start
 from svad_ray.fitting.paper.model import FitBodies, State, masked_joint_offset, masked_locator_offset
 from svad_ray.fitting.paper.targets import first_head
-from svad_ray.geometry.rotations import axis_angle_of, matrices_of_rows, rows_of, smooth_rotations
+from svad_ray.geometry.rotations import ORDER, WINDOW, axis_angle_of, matrices_of_rows, rows_of, smooth_rotations
 from svad_ray.subject import BodyTrack
 
 SHAPES, EXPRESSIONS = 100, 50
-WINDOW, ORDER = 9, 2  # Savitzky-Golay
 
 
 @dataclass(frozen=True)
@@ -144,6 +143,6 @@ def smoothed(track: BodyTrack) -> BodyTrack:
     """Savitzky-Golay over time: rotations as sign-continuous quaternions, expression and translation directly; short tracks stay as they are."""
     if len(track) < WINDOW:
         return track
-    pose = smooth_rotations(track.full_pose, window=WINDOW, order=ORDER)
+    pose = smooth_rotations(track.full_pose)
     plain = {name: savgol_filter(getattr(track, name), WINDOW, ORDER, axis=0).astype(np.float32) for name in ("transl", "expression")}
     return replace(track.with_full_pose(pose), **plain)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -126,16 +126,6 @@ def licensed_regions(body: Body, flame: Flame, companions: Mapping[str, Any]) ->
     right, left, whole, expressive = (_mask(count, rows) for rows in (companions["rhand_vertex_idx"], companions["lhand_vertex_idx"], face, moving))
     lips = tuple(int(i) for i in companions.get("lip_vertex_idx", SMPLX_LIPS))
     return Regions(right, left, whole, expressive, lips, np.ones(count, bool))
-
-
-def with_flame_expressions(body: Body, flame: Flame, face_vertices: np.ndarray, *, count: int = 50) -> Body:
-    """The body with FLAME's expression directions on its head, as the original uses it."""
-    width = min(count, flame.exprdirs.shape[-1])
-    dirs = torch.zeros(*body.exprdirs.shape[:2], width)
-    kept = min(width, body.exprdirs.shape[-1])
-    dirs[..., :kept] = body.exprdirs[..., :kept]
-    dirs[torch.as_tensor(face_vertices)] = flame.exprdirs[..., :width]
-    return replace(body, exprdirs=dirs)
 
 
 def avatar_mesh(body: Body, regions: Regions, *, levels: int = 2) -> AvatarMesh:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -11,6 +10,7 @@ from scipy.spatial import cKDTree
 
 from svad_ray.body.lbs import forward_kinematics, rotation_matrices, skin_points
 from svad_ray.geometry.mesh import vertex_normals
+from svad_ray.geometry.rotations import axis_angle_of
 from svad_ray.nets.exavatar.mesh import AvatarMesh
 from svad_ray.nets.exavatar.networks import AvatarNetworks
 
@@ -152,7 +152,7 @@ class AvatarModel:
         mean = self.mesh.body.hands_mean.reshape(30, 3)
         if not mean.any():
             return rotations
-        hands = rotation_matrices(axis_angles(rotations[HANDS]) + mean)
+        hands = rotation_matrices(axis_angle_of(rotations[HANDS]) + mean)
         return torch.cat([rotations[: HANDS.start], hands])
 
     def expression(self, expression: torch.Tensor) -> torch.Tensor:
@@ -226,20 +226,3 @@ def _star(*, jaw: float = 0.0) -> torch.Tensor:
 
 def _color(raw: torch.Tensor) -> torch.Tensor:
     return (torch.tanh(raw) + 1) / 2
-
-
-def matrices_from_6d(x: torch.Tensor) -> torch.Tensor:
-    """(..., 6) to (..., 3, 3): the two given rows, made orthonormal, and their cross product (Zhou et al. 2019)."""
-    first = torch.nn.functional.normalize(x[..., :3], dim=-1)
-    second = x[..., 3:] - (first * x[..., 3:]).sum(-1, keepdim=True) * first
-    second = torch.nn.functional.normalize(second, dim=-1)
-    return torch.stack([first, second, torch.linalg.cross(first, second)], -2)
-
-
-def axis_angles(m: torch.Tensor) -> torch.Tensor:
-    """(..., 3, 3) rotations to (..., 3) axis-angle, differentiable below a half turn (hands never turn that far)."""
-    axis = torch.stack([m[..., 2, 1] - m[..., 1, 2], m[..., 0, 2] - m[..., 2, 0], m[..., 1, 0] - m[..., 0, 1]], -1)
-    cosine = ((m[..., 0, 0] + m[..., 1, 1] + m[..., 2, 2]) - 1) / 2
-    sine = torch.sqrt((axis.square().sum(-1) / 4).clamp(min=1e-12))
-    angle = torch.atan2(sine, cosine.clamp(-1, math.inf))
-    return axis / 2 * (angle / sine)[..., None]

@@ -11,7 +11,8 @@ import torch
 from torch import nn
 
 from svad_ray.body.lbs import rotation_matrices
-from svad_ray.nets.exavatar.model import Assets, AvatarModel, Posed, matrices_from_6d
+from svad_ray.geometry.rotations import matrices_of_rows, rows_of
+from svad_ray.nets.exavatar.model import Assets, AvatarModel, Posed
 from svad_ray.splat import rasterization
 from svad_ray.stages.avatar.colors import View
 from svad_ray.stages.avatar.losses import Crop, Distance, composite_terms, crop_of, on_background, plain_background_term, scene_terms
@@ -36,13 +37,13 @@ class Poses(nn.Module):
         pose = torch.tensor(np.concatenate([t.full_pose for t in tracks]), dtype=torch.float32)
         expression = torch.tensor(np.concatenate([_padded(t.expression, expressions) for t in tracks]))
         transl = torch.tensor(np.concatenate([t.transl for t in tracks]), dtype=torch.float32)
-        self.rotations = nn.ParameterList([nn.Parameter(x.clone()) for x in rotation_matrices(pose)[..., :2, :].flatten(-2)])
+        self.rotations = nn.ParameterList([nn.Parameter(x.clone()) for x in rows_of(rotation_matrices(pose))])
         self.expression = nn.ParameterList([nn.Parameter(x.clone()) for x in expression])
         self.transl = nn.ParameterList([nn.Parameter(x.clone()) for x in transl])
 
     def of(self, frame: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Rotations (55, 3, 3), expression and transl of one frame."""
-        return matrices_from_6d(self.rotations[frame]), self.expression[frame], self.transl[frame]
+        return matrices_of_rows(self.rotations[frame]), self.expression[frame], self.transl[frame]
 
 
 def _padded(expression: np.ndarray, count: int) -> np.ndarray:

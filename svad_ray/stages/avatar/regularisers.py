@@ -8,7 +8,7 @@ import numpy as np
 import scipy.sparse as sp
 import torch
 
-from svad_ray.body.names import JOINT_INDEX, JOINT_NAMES, SIDES
+from svad_ray.body.names import JOINT_INDEX, JOINT_NAMES, LEFT_JOINTS, RIGHT_JOINTS, SIDES
 from svad_ray.geometry.mesh import adjacency, vertex_normals
 from svad_ray.nets.exavatar.mesh import AvatarMesh, SparseMap
 from svad_ray.nets.exavatar.model import Posed
@@ -132,8 +132,6 @@ class Regularisers:
         fingers = [k for k, name in enumerate(JOINT_NAMES) if k >= 25]
         self._joint_weight = torch.ones(55, 3)
         self._joint_weight[fingers] = 10
-        self._right = [k for k, name in enumerate(JOINT_NAMES) if name.startswith("right_")]
-        self._left = [JOINT_INDEX["left_" + JOINT_NAMES[k][6:]] for k in self._right]
         self._arms = arm_models(mesh, canonical)
 
     def __call__(self, posed: Posed, joint_offset: torch.Tensor, *, warm_up: bool = False) -> dict[str, torch.Tensor]:
@@ -182,7 +180,7 @@ class Regularisers:
         return difference[arms.found].square().mean()
 
     def _symmetric(self, offset: torch.Tensor) -> torch.Tensor:
-        right, left = offset[self._right], offset[self._left]
+        right, left = offset[list(RIGHT_JOINTS)], offset[list(LEFT_JOINTS)]
         mirrored = left * left.new_tensor([-1.0, 1.0, 1.0])
         return (right - mirrored).abs().sum(1).mean()
 

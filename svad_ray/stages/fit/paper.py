@@ -65,9 +65,9 @@ class PaperFit:
 
     def _bodies(self, body: Body, folder: Path | None) -> FitBodies:
         """Both bodies; the body alone where FLAME is off, or not there and not required."""
-        from svad_ray.body.flame import load_flame
+        from svad_ray.body.flame import load_flame, with_flame_expressions
         from svad_ray.errors import WeightsMissing
-        from svad_ray.fitting.paper.companions import load_companions, with_head_expressions
+        from svad_ray.fitting.paper.companions import load_companions
         from svad_ray.fitting.paper.tracks import EXPRESSIONS
 
         rows = None if self.config.exact else _spread(body, MESH_ROWS)
@@ -80,7 +80,7 @@ class PaperFit:
                 raise
             return FitBodies(body, mesh_rows=rows)
         companions.checked(body, flame)
-        return FitBodies(with_head_expressions(body, flame, companions, count=EXPRESSIONS), flame, companions, mesh_rows=rows)
+        return FitBodies(with_flame_expressions(body, flame, companions.head, count=EXPRESSIONS), flame, companions, mesh_rows=rows)
 
     def __call__(
         self, clip: Clip, photo: Photo, perception: Perception, photo_track: BodyTrack, *, progress: Callable[[float], None] = lambda _: None
