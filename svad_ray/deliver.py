@@ -14,13 +14,13 @@ import numpy as np
 
 import svad_ray
 from svad_ray import models, pipeline
-from svad_ray.backends import STAGES, Backend, load
+from svad_ray.backends import EMBEDDED, STAGES, Backend, load
 from svad_ray.config import Settings
-from svad_ray.errors import QualityRejected, StoreError
+from svad_ray.errors import QualityRejected, StoreError, WeightsMissing
 from svad_ray.export.report import ReportInputs, StageCost, Table, write_report
 from svad_ray.export.sheets import draw_fit, evenly
 from svad_ray.local import LocalRunner, StageRecord, StepProgress, model_hashes, prepare
-from svad_ray.models.brought import fingerprint, is_rule_made
+from svad_ray.models.brought import fingerprint, is_rule_made, lacking_files
 from svad_ray.stages.base import make
 from svad_ray.store import ArtefactStore, save_avatar
 from svad_ray.subject import Avatar, BodyTrack, Photo
@@ -63,6 +63,7 @@ def deliver(
     """
     tell = progress or (lambda name, done: None)
     chosen = chosen_backends(settings)
+    require_files(settings, chosen)
     prepare(settings)
     fetch_models(chosen, tell)
     body = _body(settings, tell)
@@ -96,7 +97,8 @@ def deliver_clip(photo: Photo, out: Path, settings: Settings, *, consent: str = 
     from svad_ray.export.video import write_mp4
 
     tell = progress or (lambda name, done: None)
-    chosen = tuple(load(stage, settings.stage(stage).backend).backend for stage in ("perceive", "animate"))
+    chosen = tuple(described(settings, stage) for stage in ("perceive", "animate"))
+    require_files(settings, chosen)
     prepare(settings)
     fetch_models(chosen, tell)
     body = _body(settings, tell)
@@ -286,22 +288,30 @@ def save_picture(image: np.ndarray, path: Path) -> None:
 
 def chosen_backends(settings: Settings) -> tuple[Backend, ...]:
     """Descriptors of the configured backends, in the order of the stages. Raises as ``backends.load``."""
-    return tuple(_as_set(load(stage, settings.stage(stage).backend).backend, settings) for stage in STAGES)
+    return tuple(described(settings, stage) for stage in STAGES)
 
 
-def _as_set(backend: Backend, settings: Settings) -> Backend:
-    """The descriptor as it is with these settings: some of them change what runs and under which terms."""
-    if backend.stage == "identity" and settings.identity.landmarks == "dlib":
-        from svad_ray.stages.identity.dlib_faces import with_landmarks
+def described(settings: Settings, stage: str) -> Backend:
+    """The descriptor of a stage's backend as it is with these settings: some of them change what it needs and under which terms."""
+    config = settings.stage(stage)
+    kind = load(stage, config.backend)
+    return kind.described(config) if hasattr(kind, "described") else kind.backend
 
-        return with_landmarks(backend)
-    if backend.name == "dwpose-sam" and settings.perceive.depth in ("base", "large"):
-        return replace(backend, commercial=False, commercial_reason=f"Depth Anything V2 {settings.perceive.depth} is for non-commercial use")
-    if backend.name == "smplx-exavatar" and (settings.fit.flame == "off" or not settings.fit.weights):
-        from svad_ray.stages.fit.paper import without_flame
 
-        return without_flame(backend)
-    return backend
+def require_files(settings: Settings, backends: tuple[Backend, ...]) -> None:
+    """Find out before the work whether the files are there that the user brings.
+
+    Raises:
+        WeightsMissing: Some are not; the message names them all.
+    """
+    for backend in backends:
+        folder = getattr(settings.stage(backend.stage), "weights", "")
+        if lacking := [file for file in lacking_files(backend, folder) if not file.optional]:
+            raise WeightsMissing(
+                f"the {backend.stage} backend '{backend.name}' needs files that are not {f'in {folder}' if folder else 'configured'}",
+                expected="; ".join(f"{file.name} from {file.source} ({file.licence})" for file in lacking),
+                remedy=f"--set {backend.stage}.weights=FOLDER, or the embedded backend: --set {backend.stage}.backend={EMBEDDED[backend.stage]}",
+            )
 
 
 def fetch_models(backends: tuple[Backend, ...], tell: StepProgress) -> None:

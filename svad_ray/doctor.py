@@ -11,9 +11,11 @@ from pathlib import Path
 import psutil
 
 from svad_ray import models
-from svad_ray.backends import Backend, ModelFile, descriptors
+from svad_ray.backends import STAGES, Backend, descriptors
 from svad_ray.config import Settings
-from svad_ray.models.brought import is_rule_made
+from svad_ray.deliver import described
+from svad_ray.errors import BackendUnavailable
+from svad_ray.models.brought import is_rule_made, lacking_files
 from svad_ray.usage import cores
 
 _GIB = 1024**3
@@ -129,14 +131,22 @@ def _extra(name: str, package: str) -> Finding:
 
 
 def _backends(settings: Settings) -> list[Finding]:
-    chosen = [b for b in descriptors() if settings.stage(b.stage).backend == b.name]
+    chosen = [_described(settings, stage) for stage in STAGES]
     return [finding for backend in chosen for finding in _backend(settings, backend)]
+
+
+def _described(settings: Settings, stage: str) -> Backend:
+    """The descriptor with these settings; the plain one where a package is missing, which has a line of its own."""
+    try:
+        return described(settings, stage)
+    except BackendUnavailable:
+        return next(b for b in descriptors() if (b.stage, b.name) == (stage, settings.stage(stage).backend))
 
 
 def _backend(settings: Settings, backend: Backend) -> list[Finding]:
     """Its line, and what it needs that is not here."""
     folder = getattr(settings.stage(backend.stage), "weights", "")
-    lacking = [file for file in backend.files if not folder or not _any_there(Path(folder), file)]
+    lacking = lacking_files(backend, folder)
     where = f" in {folder}" if folder else f" (set {backend.stage}.weights)"
     missing = "; ".join(f"{file.name} ({file.source})" for file in lacking)
     needed = any(not file.optional for file in lacking)
@@ -145,15 +155,6 @@ def _backend(settings: Settings, backend: Backend) -> list[Finding]:
     remedy = f"bring {missing}{where}{instead}" if missing else ""
     first = Finding(f"stage: {backend.stage}", found, "missing" if needed else "note" if missing else "ok", remedy)
     return [first, _musepose_memory(settings)] if backend.name == "musepose" else [first]
-
-
-def _any_there(folder: Path, file: ModelFile) -> bool:
-    return any(_there(folder / name) for name in (file.name, file.or_else) if name)
-
-
-def _there(path: Path) -> bool:
-    """A safetensors file stands for a file of the same stem; transformers writes its own under another stem."""
-    return path.exists() or path.with_suffix(".safetensors").exists() or (path.parent / "model.safetensors").exists()
 
 
 def _musepose_memory(settings: Settings) -> Finding:

@@ -87,7 +87,7 @@ def test_a_paper_backend_says_what_to_bring(tmp_path):
     done = svad("create", picture(tmp_path / "x.png"), "--out", tmp_path / "out", "--profile", "paper")
     assert done.returncode == 4
     assert "sam_vit_h_4b8939.pth" in done.stderr and "perceive.backend=mediapipe" in done.stderr
-    assert not (tmp_path / "out" / "avatar").exists() and not list((tmp_path / "out").rglob("COMMITTED.json"))
+    assert not (tmp_path / "out").exists()
 
 
 def test_offline_without_models_names_the_remedy(tmp_path):

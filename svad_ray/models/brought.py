@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
+from svad_ray.backends import Backend, ModelFile
+
 RULE_MADE = "RULE_MADE_WEIGHTS.txt"
 """Lies in a folder of weights that come from a rule and not from training."""
 _WEIGHTS = (".pth", ".pt", ".bin", ".ckpt", ".safetensors", ".onnx")
@@ -25,6 +27,18 @@ def fingerprint(folder: str | Path) -> dict[str, str]:
     if not folder or not root.is_dir():
         return {}
     return {path.relative_to(root).as_posix(): _edges(path) for path in sorted(root.rglob("*")) if path.suffix in _WEIGHTS}
+
+
+def lacking_files(backend: Backend, folder: str | Path) -> list[ModelFile]:
+    """The files of a backend that are not in ``folder``; all of them without one.
+
+    A safetensors file stands for a file of the same stem; transformers writes its own under another stem.
+    """
+    return [file for file in backend.files if not folder or not any(_there(Path(folder) / name) for name in (file.name, file.or_else) if name)]
+
+
+def _there(path: Path) -> bool:
+    return path.exists() or path.with_suffix(".safetensors").exists() or (path.parent / "model.safetensors").exists()
 
 
 def named_files(*paths: str) -> dict[str, str]:

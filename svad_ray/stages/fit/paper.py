@@ -49,6 +49,16 @@ class PaperFit:
         memory_gib=6,
     )
 
+    @classmethod
+    def described(cls, config: FitConfig) -> Backend:
+        """Without FLAME the body's own licence alone decides; where FLAME is required, so are its files."""
+        if config.flame == "require":
+            return replace(cls.backend, files=tuple(replace(file, optional=False) for file in cls.backend.files))
+        if config.weights and config.flame == "auto":
+            return cls.backend
+        reason = "Apache-2.0 weights; the body has its own licence"
+        return replace(cls.backend, weights_licence="MediaPipe Apache-2.0", files=(), commercial=True, commercial_reason=reason)
+
     def __init__(self, config: FitConfig | None = None) -> None:
         self.config = config or FitConfig()
 
@@ -119,12 +129,6 @@ class PaperFit:
                 expected=f"at most {100 * self.config.max_residual:.0f} %",
                 remedy="use a photo of one upright, fully visible person, or raise fit.max_residual",
             )
-
-
-def without_flame(backend: Backend) -> Backend:
-    """The descriptor of a fit that has no FLAME: the body's own licence alone decides."""
-    licence = "MediaPipe Apache-2.0"
-    return replace(backend, weights_licence=licence, files=(), commercial=True, commercial_reason="Apache-2.0 weights; the body has its own licence")
 
 
 @torch.no_grad()

@@ -13,6 +13,7 @@ from svad_ray.body.model import Body
 from svad_ray.config import IdentityConfig
 from svad_ray.errors import QualityRejected
 from svad_ray.geometry.raster import to_camera
+from svad_ray.stages.identity.dlib_faces import with_landmarks
 from svad_ray.stages.identity.fusing import FaceFuser, HeadView, with_frames
 from svad_ray.stages.identity.head import head_transforms
 from svad_ray.stages.identity.lift import HeadReference, lift_head, render_head
@@ -39,6 +40,11 @@ class LiftedHeadIdentity:
         memory_gib=1.0,
         batch=16,
     )
+
+    @classmethod
+    def described(cls, config: IdentityConfig) -> Backend:
+        """With the terms of the configured landmarks."""
+        return with_landmarks(cls.backend) if config.landmarks == "dlib" else cls.backend
 
     def __init__(self, config: IdentityConfig | None = None) -> None:
         self.config = config or IdentityConfig()

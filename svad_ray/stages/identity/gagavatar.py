@@ -20,6 +20,7 @@ from svad_ray.fitting.heads import SIDE, HeadTargets, landmarks_of, posed_vertic
 from svad_ray.fitting.state import project_points
 from svad_ray.geometry.raster import rasterize_mesh
 from svad_ray.motion.heads import SCALE, HeadTrack, load_head_track
+from svad_ray.stages.identity.dlib_faces import with_landmarks
 from svad_ray.stages.identity.fusing import FaceFuser, HeadView, roi_of_68, with_frames
 from svad_ray.stages.identity.head import head_transforms
 from svad_ray.stages.identity.lift import MARGIN, points_seen
@@ -73,6 +74,11 @@ class GAGAvatarIdentity:
         device="cuda",
         batch=8,
     )
+
+    @classmethod
+    def described(cls, config: IdentityConfig) -> Backend:
+        """With the terms of the configured landmarks."""
+        return with_landmarks(cls.backend) if config.landmarks == "dlib" else cls.backend
 
     def __init__(self, config: IdentityConfig | None = None) -> None:
         self.config = config or IdentityConfig()
@@ -135,8 +141,7 @@ class GAGAvatarIdentity:
         heads = head_transforms(self.body, shard.track)
         tracks = [self.posed_for(shard.first + i, reference, heads[i], shard.track.jaw_pose[i]) for i in range(len(shard))]
         turns = [turn_deg(reference.track.transforms[0], track.transforms[0]) for track in tracks]
-        seen = [self._eyes_seen(track) for track in tracks]
-        why = [self.fuser.refused(shard.first + i, turn_deg=turns[i], eyes_seen=seen[i]) for i in range(len(shard))]
+        why = [self._refused(shard.first + i, track, turns[i]) for i, track in enumerate(tracks)]
         wanted = [i for i, reason in enumerate(why) if not reason]
         pictures = dict(zip(wanted, self.render(reference, [tracks[i] for i in wanted], [shard.first + i for i in wanted])))
         expected = self._face_points(shard.track)
@@ -147,9 +152,14 @@ class GAGAvatarIdentity:
                 continue
             image, to_frame = on_canvas(pictures[i], (frame.shape[0], frame.shape[1]))
             points = self._landmarks(tracks[i]) @ to_frame[:, :2].T + to_frame[:, 2]
-            view = HeadView(image, roi_of_68(points), roi_of_68(expected[i]), seen[i], turns[i])
+            view = HeadView(image, roi_of_68(points), roi_of_68(expected[i]), True, turns[i])
             made.append(self.fuser.fuse(frame, shard.first + i, view))
         return with_frames(shard, made)
+
+    def _refused(self, number: int, track: HeadTrack, turn: float) -> str:
+        """Why a frame is not even tried; the eyes are looked for only where nothing else speaks against it."""
+        reason = self.fuser.refused(number, turn_deg=turn)
+        return reason or self.fuser.refused(number, turn_deg=turn, eyes_seen=self._eyes_seen(track))
 
     def posed_for(self, number: int, reference: HeadIdentity, head_to_camera: np.ndarray, jaw: np.ndarray) -> HeadTrack:
         """The head of one frame: the driver's codes and camera where there is a driver, else turned as the body's head is.

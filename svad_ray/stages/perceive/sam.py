@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from svad_ray.backends import Backend, ModelFile
+from svad_ray.config import PerceiveConfig
 from svad_ray.pose.estimators import DETECTOR_FILE, LICENCE, POSE_FILE, SOURCE
 from svad_ray.stages.perceive.dwpose import DWPosePerceive
 from svad_ray.subject import Perception, Photo
@@ -42,6 +43,17 @@ class DWPoseSamPerceive(DWPosePerceive):
         memory_gib=8,
     )
     version: ClassVar[int] = 1
+
+    @classmethod
+    def described(cls, config: PerceiveConfig) -> Backend:
+        """With the file of the chosen size, and the terms of the chosen depth network."""
+        from svad_ray.nets.sam import SIZES
+
+        files = tuple(replace(file, name=SIZES[config.sam].file) if file.name == SAM_FILE else file for file in cls.backend.files)
+        if config.depth not in ("base", "large"):
+            return replace(cls.backend, files=files)
+        reason = f"Depth Anything V2 {config.depth} is for non-commercial use"
+        return replace(cls.backend, files=files, commercial=False, commercial_reason=reason)
 
     def load(self, folder: str) -> None:
         """All networks, on the GPU where there is one."""
