@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 import tiny_pipeline
 
+from svad_ray.config import AnimateConfig, Settings
 from svad_ray.errors import StoreError
+from svad_ray.local import LocalRunner
 from svad_ray.pipeline import Stages
 from svad_ray.store import ArtefactStore
 
@@ -130,3 +132,19 @@ def test_an_interrupt_that_is_swallowed_still_stops_the_run():
         local.stop_if_interrupted()
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+def test_a_motion_file_counts_by_its_content(tmp_path):
+    """The same name with another motion in it is another artefact."""
+
+    def key(folder: str, content: bytes) -> str:
+        path = tmp_path / folder / "dance.npz"
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(content)
+        stage = tiny_pipeline.Animate("animate", AnimateConfig(motion=str(path)), lambda what: None)
+        runner = LocalRunner(ArtefactStore(tmp_path / "store"), Settings(), body_id="b")
+        return str(runner._key("animate", stage, ["photo"]))
+
+    first = key("a", b"walk")
+    assert key("a", b"run") != first
+    assert key("a", b"walk") == first
