@@ -226,27 +226,15 @@ def _cost(record: StageRecord) -> StageCost:
 
 def fit_overlays(frames: np.ndarray, track: BodyTrack, body: Any, *, count: int = OVERLAYS) -> list[np.ndarray]:
     """Some frames with the fitted body drawn over them."""
+    from svad_ray.motion.labels import posed  # needs torch, which messages about unusable photos should not wait for
+
     overlays = []
     for i in evenly(len(frames), count):
         one = track.frames(slice(i, i + 1))
-        posed = posed_body(one, body)
-        vertices, joints = posed.vertices[0].numpy(), posed.joints[0, :55].numpy()
+        output = posed(body, one)
+        vertices, joints = output.vertices[0].numpy(), output.joints[0, :55].numpy()
         overlays.append(draw_fit(frames[i], vertices, one.viewmats[0], one.Ks[0], joints=joints, parents=list(body.parents)))
     return overlays
-
-
-def posed_body(track: BodyTrack, body: Any) -> Any:
-    """``body`` in every pose of ``track``: vertices (T, V, 3) and joints (T, J, 3), metres."""
-    import torch
-
-    per_frame = ("expression", "global_orient", "body_pose", "left_hand_pose", "right_hand_pose", "jaw_pose", "leye_pose", "reye_pose", "transl")
-    values: dict[str, torch.Tensor | None] = {name: torch.as_tensor(getattr(track, name), dtype=torch.float32) for name in per_frame}
-    for name in ("vertex_offset", "joint_offset", "locator_offset"):
-        offset = getattr(track, name)
-        values[name] = None if offset is None else torch.as_tensor(offset, dtype=torch.float32)
-    betas = torch.as_tensor(track.betas, dtype=torch.float32).expand(len(track), -1)
-    with torch.no_grad():
-        return body.forward(betas=betas, **values)
 
 
 def rendered(avatar: Avatar, track: BodyTrack, *, tell: Callable[[float], None] = lambda done: None) -> np.ndarray:

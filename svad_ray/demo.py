@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from svad_ray.config import Settings
-from svad_ray.deliver import Delivery, deliver, posed_body
+from svad_ray.deliver import Delivery, deliver
 from svad_ray.evaluate.synthetic.demo import DemoPerson, demo_person
 from svad_ray.evaluate.synthetic.protocol import VIEWS, JointError, ViewScore, evaluation_cameras, joint_error, score_views
 from svad_ray.evaluate.synthetic.render import View
@@ -19,6 +19,7 @@ from svad_ray.export.report import Table
 from svad_ray.export.sheets import contact_sheet
 from svad_ray.geometry.raster import to_camera
 from svad_ray.local import StepProgress, prepare
+from svad_ray.motion.labels import posed
 from svad_ray.nets.lpips import Lpips
 from svad_ray.subject import Avatar, BodyTrack
 
@@ -75,7 +76,7 @@ def true_views(avatar: Avatar, photo_track: BodyTrack, photo: View, truths: Sequ
 
 def fitted_joints(photo_track: BodyTrack, body: Any) -> np.ndarray:
     """(55, 3) joints of the photo's fit in its camera's axes."""
-    return to_camera(posed_body(photo_track, body).joints[0, :55].numpy(), photo_track.viewmats[0])
+    return to_camera(posed(body, photo_track).joints[0, :55].numpy(), photo_track.viewmats[0])
 
 
 def score_table(scores: Sequence[ViewScore], joints: JointError) -> Table:

@@ -87,3 +87,15 @@ def axis_angle_of(matrices: torch.Tensor) -> torch.Tensor:
     length = torch.where(small, torch.ones_like(squared), squared).sqrt()  # no root of zero in the graph
     factor = torch.where(small, 2 / w.clamp_min(0.5), 2 * torch.atan2(length, w) / length)
     return (v * factor).reshape(*matrices.shape[:-2], 3)
+
+
+def aligning_rotations(own: torch.Tensor, there: torch.Tensor) -> torch.Tensor:
+    """(..., 3, 3) rotations that turn (N, 3) points the best onto (..., N, 3) others, both taken from their means.
+
+    Source: Umeyama (1991), by the singular value decomposition, without scale.
+    """
+    spread = (there - there.mean(-2, keepdim=True)).transpose(-1, -2) @ (own - own.mean(-2, keepdim=True))
+    left, _, right = torch.linalg.svd(spread)
+    flip = torch.ones_like(spread[..., 0])
+    flip[..., 2] = torch.linalg.det(left @ right).sign()
+    return left @ (flip[..., None] * right)

@@ -8,15 +8,15 @@ import torch
 from scipy.spatial.transform import Rotation
 
 from svad_ray.body import load_body
-from svad_ray.body.names import WHOLEBODY_TO_OUTPUT
 from svad_ray.config import FitConfig
 from svad_ray.errors import InputError, QualityRejected, WeightsMissing
+from svad_ray.evaluate.synthetic.tracks import drifted, joint_error_mm, largest_turn_deg, reprojection_px, seen_clip, turning_person
 from svad_ray.fitting.paper.model import FitBodies
 from svad_ray.fitting.paper.solve import EXAVATAR, SVAD_RELEASE, fit
 from svad_ray.fitting.paper.targets import make_targets
 from svad_ray.fitting.paper.tracks import begin, head_of, to_track
-from svad_ray.fitting.state import project_points
 from svad_ray.motion import load_motion, retarget
+from svad_ray.motion.labels import posed
 from svad_ray.stages.fit.paper import PaperFit
 
 pytestmark = pytest.mark.models
@@ -38,30 +38,9 @@ def truth(body):
     return retarget(turn, person=replace(turn.frames(slice(0, 1)), betas=betas), body=body, size=512)
 
 
-def joints(body, track):
-    names = ("global_orient", "body_pose", "left_hand_pose", "right_hand_pose", "jaw_pose", "leye_pose", "reye_pose", "transl")
-    pose = {name: torch.tensor(np.asarray(getattr(track, name), np.float32)) for name in names}
-    offsets = {name: torch.tensor(getattr(track, name)) for name in ("joint_offset", "locator_offset") if getattr(track, name) is not None}
-    return body.forward(betas=torch.tensor(track.betas)[None], expression=torch.tensor(track.expression), **pose, **offsets).joints.detach()
-
-
-def seen(body, track, *, noise=1.5, missing=0.1):
-    """(T, 133, 2) key points with noise, some of them missing, and their scores."""
-    rng = np.random.default_rng(0)
-    points = joints(body, track)[:, list(WHOLEBODY_TO_OUTPUT)]
-    flat = project_points(points, torch.tensor(track.Ks), torch.tensor(track.viewmats)).numpy()
-    scores = np.where(rng.random(flat.shape[:2]) < missing, 0.0, 0.9)
-    return flat + rng.normal(0, noise, flat.shape), scores, flat
-
-
-def turned(track, degrees):
-    """The track with every body joint turned by some degrees, another way in every frame, and moved by centimetres."""
-    rng = np.random.default_rng(1)
-    pose = track.full_pose.copy()
-    off = Rotation.from_rotvec(rng.normal(0, np.radians(degrees), (len(track) * 22, 3)))
-    pose[:, :22] = (Rotation.from_rotvec(pose[:, :22].reshape(-1, 3)) * off).as_rotvec().reshape(-1, 22, 3)
-    moved = track.transl + rng.normal(0, 0.03, track.transl.shape)
-    return replace(track.with_full_pose(pose.astype(np.float32)), transl=moved.astype(np.float32))
+def seen(body, track):
+    clip = seen_clip(body, track)
+    return clip.keypoints, clip.scores
 
 
 def stage(body, **settings) -> PaperFit:
@@ -79,35 +58,40 @@ def test_a_track_goes_in_and_comes_out(body, truth):
     bodies = FitBodies(body, mesh_rows=np.arange(3))
     state, _ = begin(bodies, moved, keep_shape=True)
     again = to_track(bodies, state, moved)
-    np.testing.assert_allclose(joints(body, again), joints(body, moved), atol=2e-5)
+    joints = posed(body, moved).joints
+    np.testing.assert_allclose(posed(body, again).joints, joints, atol=2e-5)
     points = bodies.pose(state, state.rotations()).points
-    camera = joints(body, moved)[:, :1] @ torch.tensor(moved.viewmats[:, :3, :3]).transpose(1, 2) + torch.tensor(moved.viewmats[:, None, :3, 3])
+    camera = joints[:, :1] @ torch.tensor(moved.viewmats[:, :3, :3]).transpose(1, 2) + torch.tensor(moved.viewmats[:, None, :3, 3])
     torch.testing.assert_close(points[:, :1], camera, atol=2e-5, rtol=0)
     assert head_of(state).jaw_pose.shape == (FRAMES, 3)
 
 
 @pytest.mark.slow
-def test_key_points_bring_a_person_back(body, truth):
-    """A sixth of the schedule: the points fall within three pixels, although a tenth of them is missing; joints come nearer in space."""
-    points, scores, clean = seen(body, truth)
-    begun = turned(truth, 6)
-    found = stage(body, share=0.15).fit_track(begun, points, scores)
-    flat = project_points(joints(body, found)[:, list(WHOLEBODY_TO_OUTPUT)], torch.tensor(truth.Ks), torch.tensor(truth.viewmats)).numpy()
-    assert np.linalg.norm(flat - clean, axis=-1).mean() < 3
-    before, after = (
-        np.linalg.norm(
-            (joints(body, t) - joints(body, t)[:, :1])[:, :22] - (joints(body, truth) - joints(body, truth)[:, :1])[:, :22], axis=-1
-        ).mean()
-        for t in (begun, found)
-    )
-    assert after < 0.75 * before and after < 0.06, (before, after)
-    assert found.residual_px.shape == (FRAMES,) and found.body_id == body.id
-    turns = Rotation.from_rotvec(found.full_pose[:, :22].reshape(-1, 3)) * Rotation.from_rotvec(truth.full_pose[:, :22].reshape(-1, 3)).inv()
-    assert np.degrees(turns.magnitude()).max() < 60  # no limb is flipped
+@pytest.mark.parametrize("person", range(3))
+def test_key_points_bring_people_back_through_a_full_turn(body, person):
+    """Walking or moving the arms; noise of 1.5 px, a tenth of the points missing, no face from behind: the first guess is 4 to 8 cm off."""
+    truth = turning_person(body, person, 48)
+    clip = seen_clip(body, truth, seed=person)
+    begun = drifted(truth, seed=person)
+    found = stage(body).fit_track(begun, clip.keypoints, clip.scores)
+    before, after = joint_error_mm(body, begun, truth), joint_error_mm(body, found, truth)
+    assert before > 30 and after <= 15, (before, after)
+    assert reprojection_px(body, found, clip.clean) <= 3
+    assert largest_turn_deg(found, truth) < 45  # no limb is flipped
+    assert found.residual_px.shape == (48,) and found.body_id == body.id
+
+
+def test_a_wrong_shape_and_turned_joints_are_mended(body, truth):
+    """The same in a second: few frames of a quarter turn."""
+    clip = seen_clip(body, truth)
+    begun = drifted(truth)
+    found = stage(body, share=0.03).fit_track(begun, clip.keypoints, clip.scores)
+    assert joint_error_mm(body, found, truth) < min(30, 0.5 * joint_error_mm(body, begun, truth))
+    assert reprojection_px(body, found, clip.clean) < 3
 
 
 def test_frames_that_show_nobody_follow_their_start(body, truth):
-    points, scores, _ = seen(body, truth)
+    points, scores = seen(body, truth)
     scores[2:4] = 0
     points[5, 3] = np.nan
     scores[6, 7] = np.nan
@@ -123,7 +107,7 @@ def test_frames_that_show_nobody_follow_their_start(body, truth):
 def test_batches_are_fitted_one_after_the_other_with_shared_shapes(body, truth):
     from svad_ray.fitting.paper.losses import Losses
 
-    points, scores, _ = seen(body, truth)
+    points, scores = seen(body, truth)
     cameras = np.stack([truth.Ks[:, 0, 0], truth.Ks[:, 1, 1], truth.Ks[:, 0, 2], truth.Ks[:, 1, 2]], 1)
     targets, _ = make_targets(points, scores, cameras, np.ones(FRAMES, bool))
     bodies = FitBodies(body, mesh_rows=np.arange(0, 13000, 100))
@@ -136,7 +120,7 @@ def test_batches_are_fitted_one_after_the_other_with_shared_shapes(body, truth):
 
 
 def test_what_cannot_be_used_is_said(body, truth, tmp_path):
-    points, scores, _ = seen(body, truth)
+    points, scores = seen(body, truth)
     with pytest.raises(InputError, match="no key point is seen"):
         stage(body).fit_track(truth, points, scores * 0)
     other = points + np.where(np.arange(FRAMES)[:, None, None] % 2, 150, -150)  # somebody else, elsewhere in every frame

@@ -103,13 +103,11 @@ class Losses:
         self, state: State, targets: Targets, seen: torch.Tensor | None, *, with_mesh: bool = False
     ) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
         """Both terms of the body's key points, and the mesh without face offset relative to its pelvis."""
-        posed = self._body(state)
-        weight = (
-            face_weights(seen, len(state)) * targets.valid * hand_weights(project(posed.points, targets).detach(), posed.points.detach(), targets)
-        )
         plain = self.bodies.pose(state, state.rotations(), part="mesh" if with_mesh else "", free_head=self.bodies.flame is None)
-        plain_weight = face_weights(seen, len(state)) * targets.valid
-        plain_weight = plain_weight * hand_weights(project(plain.points, targets).detach(), posed.points.detach(), targets)
+        posed = plain if self.bodies.flame is None else self._body(state)
+        believed, where = face_weights(seen, len(state)) * targets.valid, posed.points.detach()
+        weight = believed * hand_weights(project(posed.points, targets).detach(), where, targets)
+        plain_weight = believed * hand_weights(project(plain.points, targets).detach(), where, targets)
         terms = {
             "smplx_kpt_proj": ((project(posed.points, targets) - targets.points).abs() * weight).mean(),
             "smplx_kpt_proj_wo_fo": ((project(plain.points, targets) - targets.points).abs() * plain_weight).mean(),

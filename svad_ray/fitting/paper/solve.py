@@ -49,7 +49,7 @@ class Schedule:
         """The same schedule in a share of its steps."""
 
         def part(steps: int) -> int:
-            return max(1, round(steps * share))
+            return max(min(steps, 1), round(steps * share))
 
         drops = tuple((part(a), part(b)) for a, b in self.drops)
         return replace(self, warm_up=part(self.warm_up), first=part(self.first), later=part(self.later), drops=(drops[0], drops[1]))

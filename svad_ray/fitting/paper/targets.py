@@ -12,6 +12,7 @@ from svad_ray.body.flame import Flame
 from svad_ray.body.model import Body
 from svad_ray.body.names import FINGERS, OUTPUT_INDEX, SIDES, WHOLEBODY_NAMES
 from svad_ray.errors import InputError
+from svad_ray.geometry.rotations import aligning_rotations
 
 SPACE = 8.0  # side of the square that a person's crop is scaled to; all 2D losses are in its units
 SEEN = 0.2  # score above which a key point counts
@@ -124,15 +125,10 @@ def first_head(body: Body, flame: Flame, head: np.ndarray, root_pose: np.ndarray
 
     Args:
         head: (F,) the body's vertex of each of FLAME's. root_pose: (T, 3) axis-angle. translation: (T, 3) metres.
-
-    Source: rigid alignment by the singular value decomposition (Umeyama, without scale).
     """
-    template = body.v_template.double().numpy()
-    there = template - template.mean(0)
-    own = flame.v_template.double().numpy()
-    left, _, right = np.linalg.svd((own - own.mean(0)).T @ (there[head] - there[head].mean(0)))
-    turn = (left @ np.diag([1, 1, np.sign(np.linalg.det(left @ right))]) @ right).T
-    root = Rotation.from_rotvec(root_pose).as_matrix()
-    rotation = root @ turn
-    middle = (root @ there[head].mean(0)) + translation
-    return Rotation.from_matrix(rotation).as_rotvec().astype(np.float32), (middle - rotation @ own.mean(0)).astype(np.float32)
+    template, own = body.v_template.double(), flame.v_template.double()
+    there = (template - template.mean(0))[torch.as_tensor(head)]
+    root = torch.as_tensor(Rotation.from_rotvec(root_pose).as_matrix())
+    rotation = root @ aligning_rotations(own, there)
+    middle = root @ there.mean(0) + torch.as_tensor(translation)
+    return Rotation.from_matrix(rotation.numpy()).as_rotvec().astype(np.float32), (middle - rotation @ own.mean(0)).numpy().astype(np.float32)

@@ -18,6 +18,7 @@ from svad_ray.errors import QualityRejected
 from svad_ray.fitting.paper.losses import Losses, project
 from svad_ray.fitting.paper.model import FitBodies
 from svad_ray.fitting.paper.solve import PRESETS, fit
+from svad_ray.fitting.paper.staged import AFTER, SHARES, staged
 from svad_ray.fitting.paper.targets import SPACE, Targets, make_targets
 from svad_ray.fitting.paper.tracks import begin, smoothed, to_track
 from svad_ray.stages.perceive.embedded import MediaPipePerceive
@@ -31,7 +32,7 @@ _BOX_OVER_PERSON = 1.5
 class PaperFit:
     """``setup``, then whole clips."""
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     backend: ClassVar[Backend] = Backend(
         name="smplx-exavatar",
         stage="fit",
@@ -114,7 +115,12 @@ class PaperFit:
         same = track.body_id == self.bodies.body.id
         state, start = begin(self.bodies, track, keep_shape=same)
         losses = Losses(self.bodies, smooth=self.config.temporal_weight)
-        schedule = PRESETS[self.config.schedule].scaled(self.config.share)
+        schedule, share = PRESETS[self.config.schedule], self.config.share or SHARES[self.config.solver]
+        if self.config.solver == "staged":
+            seen = losses.face_seen(state, targets, start)
+            state, start = staged(self.bodies, state, start, targets, seen, fps=track.fps, progress=lambda done: progress(0.3 * done))
+            schedule = replace(schedule, warm_up=0, rates=AFTER)
+        schedule = schedule.scaled(share)
         schedule = schedule if self.config.exact else replace(schedule, first_every=20)
         found = fit(losses, state, targets, start, schedule, progress=progress)
         residual = residual_px(self.bodies, found, targets, square)
