@@ -246,35 +246,92 @@ class ExportFormat(StrEnum):
     """What ``export`` writes."""
 
     ply = "ply"
+    splat = "splat"
+    gltf = "gltf"
+    mesh = "mesh"
+    smplx = "smplx"
     mp4 = "mp4"
     report = "report"
+
+
+_EXPORT_NAMES = {
+    ExportFormat.ply: "avatar.ply",
+    ExportFormat.splat: "avatar.splat",
+    ExportFormat.gltf: "avatar.glb",
+    ExportFormat.mesh: "mesh.glb",
+    ExportFormat.smplx: "motion.npz",
+    ExportFormat.mp4: "turntable.mp4",
+    ExportFormat.report: "report.html",
+}
 
 
 @app.command()
 def export(
     avatar: AvatarFolder,
-    format: Annotated[ExportFormat, typer.Option("--format", help="ply, mp4 (turntable) or report.")] = ExportFormat.ply,
+    format: Annotated[
+        ExportFormat,
+        typer.Option(
+            "--format",
+            help="ply or splat (Gaussians), gltf (skinned Gaussians with clips), mesh (skinned coloured mesh with clips, for Blender and three.js), "
+            "smplx (a motion as SMPL-X npz), mp4 (turntable) or report.",
+        ),
+    ] = ExportFormat.ply,
     out: Annotated[Path | None, typer.Option(help="The file; default: beside the avatar.")] = None,
+    motion: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="As animate's; gltf, mesh: the clips (repeatable; default: all built-in ones). ply, splat: the pose. smplx: what is written."
+        ),
+    ] = None,
+    frame: Annotated[int, typer.Option(help="ply, splat: which frame of the motion.")] = 0,
     body: Body = None,
 ) -> None:
     """The avatar in another format."""
-    names = {ExportFormat.ply: "avatar.ply", ExportFormat.mp4: "turntable.mp4", ExportFormat.report: "report.html"}
-    target = out or avatar / names[format]
+    target = out or avatar / _EXPORT_NAMES[format]
+    if motion and format in (ExportFormat.mp4, ExportFormat.report):
+        raise InputError(f"--motion with --format {format}", expected="ply, splat, gltf, mesh or smplx", remedy="svad-ray animate films a motion")
+    if len(motion or ()) > 1 and format not in (ExportFormat.gltf, ExportFormat.mesh):
+        raise InputError(f"{len(motion or ())} motions with --format {format}", expected="one", remedy="give --motion once, or use gltf or mesh")
     if format is ExportFormat.report:
         _copy_report(avatar, target)
-    elif format is ExportFormat.ply:
-        from svad_ray.export.ply import write_ply
-        from svad_ray.store import load_avatar
-
-        write_ply(load_avatar(avatar), target)
-    else:
+    elif format is ExportFormat.mp4:
         from svad_ray.deliver import TURNTABLE_FPS, rendered, turntable_track
         from svad_ray.export.video import write_mp4
         from svad_ray.store import load_avatar
 
         loaded = load_avatar(avatar)
         write_mp4(iter(rendered(loaded, turntable_track(loaded, _load_body(body)))), target, TURNTABLE_FPS)
+    else:
+        _export_asset(avatar, format, target, motion, frame, body)
     _out.print(str(target))
+
+
+def _export_asset(avatar: Path, format: ExportFormat, target: Path, motions: list[str] | None, frame: int, body_file: Path | None) -> None:
+    """The formats that other programs pose, play or show."""
+    from svad_ray.store import load_avatar
+
+    loaded = load_avatar(avatar)
+    if format in (ExportFormat.ply, ExportFormat.splat):
+        from svad_ray.export.ply import write_ply
+        from svad_ray.export.splat import write_splat
+
+        pose = _in_motion(avatar, motions[0], body_file, 512)[1] if motions else None
+        (write_ply if format is ExportFormat.ply else write_splat)(loaded, target, pose=pose, frame=frame)
+        return
+    from svad_ray.export import gltf
+    from svad_ray.export.smplx_motion import write_smplx
+    from svad_ray.motion import MOTIONS
+
+    wanted = motions or (["walk"] if format is ExportFormat.smplx else list(MOTIONS))
+    clips = {Path(name).stem: _in_motion(avatar, name, body_file, 512)[1] for name in wanted}
+    body = _load_body(body_file)
+    if format is ExportFormat.gltf:
+        gltf.write_splats(loaded, target, clips=clips)
+    elif format is ExportFormat.mesh:
+        gltf.write_mesh(loaded, target, body=body, clips=clips)
+    else:
+        ((name, track),) = clips.items()
+        write_smplx(loaded, track, target, body=body, name=name)
 
 
 @app.command("config")

@@ -41,9 +41,7 @@ def write_ply(avatar: Avatar, path: str | Path, *, pose: BodyTrack | None = None
         avatar = baked(avatar)
     if not 0 <= sh_degree <= 3:
         raise InputError(f"sh_degree {sh_degree}", expected="0 to 3", remedy="use 0, or 3 for viewers that need f_rest_*")
-    means, quats = (avatar.tensors["means"], avatar.tensors["quats"]) if pose is None else _posed(avatar, pose, frame)
-    if not y_up:
-        means, quats = means * [1.0, -1.0, -1.0], _half_turn_x(quats)
+    means, quats = placed(avatar, pose, frame, y_up=y_up)
     vertex = PlyElement.describe(_rows(avatar, means, quats, sh_degree), "vertex")
     comments = ["svad-ray avatar", _Y_UP if y_up else _Y_DOWN]
     with atomic_path(path) as temporary, temporary.open("wb") as stream:
@@ -106,6 +104,12 @@ def _stack(rows: np.ndarray, prefix: str, count: int) -> np.ndarray:
     return np.stack([rows[f"{prefix}{k}"] for k in range(count)], 1).astype(np.float64)
 
 
+def placed(avatar: Avatar, pose: BodyTrack | None, frame: int, *, y_up: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Means (N, 3) and quats (N, 4) at rest or in a frame of ``pose``, in the viewers' y-down world unless ``y_up``."""
+    means, quats = (avatar.tensors["means"], avatar.tensors["quats"]) if pose is None else _posed(avatar, pose, frame)
+    return (means, quats) if y_up else (means * [1.0, -1.0, -1.0], _half_turn_x(quats))
+
+
 def _half_turn_x(quats: np.ndarray) -> np.ndarray:
     """wxyz quaternions followed by a half turn about x: (0, 1, 0, 0) times q."""
     w, x, y, z = quats.T
@@ -118,5 +122,7 @@ def _posed(avatar: Avatar, pose: BodyTrack, frame: int) -> tuple[np.ndarray, np.
         raise InputError(f"frame {frame} of a track of {len(pose)}", expected=f"0 to {len(pose) - 1}", remedy="choose a frame that the track has")
     from svad_ray.stages.avatar.asset import PosableAvatar
 
+    if not np.isfinite(np.concatenate([pose.full_pose[frame].ravel(), pose.transl[frame], pose.expression[frame]])).all():
+        raise InputError(f"frame {frame} of the motion holds values that are not finite", expected="a finite pose", remedy="choose another frame")
     posed = PosableAvatar(avatar).posed(pose, frame)
     return posed.means.numpy(), posed.quats.numpy()

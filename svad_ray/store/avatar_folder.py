@@ -29,6 +29,7 @@ MEANING = {
     "parents": "parent of each joint, -1 for the root",
     "expr_index": "Gaussians that expressions move",
     "expr_dirs": "their displacement per unit of expression, metres",
+    "surface_offset": "clothing and hair on the body's vertices, metres",
 }
 
 

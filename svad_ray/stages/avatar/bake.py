@@ -29,6 +29,18 @@ def regions_of(body: Body) -> Regions:
     return Regions(regions.right_hand, regions.left_hand, regions.face, regions.face_expression, SMPLX_LIPS, everything)
 
 
+def body_of(avatar: Avatar, body: Body | None = None) -> Body:
+    """The avatar's own body: ``body`` if it is that one; None = the file that the avatar names, or the open body. Raises as :func:`avatar_model`."""
+    body = load_body(avatar.facts.get("body") or None) if body is None else body
+    if body.id != avatar.track.body_id:
+        raise InputError(
+            f"body {body.name!r} has the id {body.id}",
+            expected=f"body {avatar.track.body_id}, on which the avatar was made",
+            remedy="set avatar.body",
+        )
+    return body
+
+
 def avatar_model(avatar: Avatar, *, body: Body | None = None) -> AvatarModel:
     """The model of a stored avatar of kind "exavatar".
 
@@ -38,13 +50,7 @@ def avatar_model(avatar: Avatar, *, body: Body | None = None) -> AvatarModel:
     Raises:
         InputError: The body is another one, or tensors are missing or damaged. WeightsMissing: The body's file is not there.
     """
-    body = load_body(avatar.facts.get("body") or None) if body is None else body
-    if body.id != avatar.track.body_id:
-        raise InputError(
-            f"body {body.name!r} has the id {body.id}",
-            expected=f"body {avatar.track.body_id}, on which the avatar was made",
-            remedy="set avatar.body",
-        )
+    body = body_of(avatar, body)
     learned = {key.removeprefix(LEARNED): torch.from_numpy(np.array(v)) for key, v in avatar.tensors.items() if key.startswith(LEARNED)}
     networks = networks_from(learned, name="the avatar").requires_grad_(False)
     offset = avatar.tensors.get("surface_offset")

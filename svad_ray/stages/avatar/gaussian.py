@@ -152,7 +152,7 @@ class GaussianAvatar:
         models=("makehuman",),
         memory_gib=2.0,
     )
-    version = 1
+    version = 2  # 2: surface_offset is kept
 
     def __init__(self, config: AvatarConfig | None = None) -> None:
         self.config = config or AvatarConfig()
@@ -209,10 +209,16 @@ class GaussianAvatar:
                 "parents": np.asarray(self.body.parents, np.int32),
                 "expr_index": expr_index.astype(np.int32),
                 "expr_dirs": expr_dirs.astype(np.float32),
+                "surface_offset": _surface_offset(self.body, track),
             }
         tail = losses[-max(1, len(losses) // 10) :]
         facts = {"gaussians": len(points.face), "iterations": len(losses), "loss_first": losses[0], "loss_last": float(np.mean(tail))}
         return Avatar("gaussian", tensors, display_track(track, rest_joints), facts)
+
+
+def _surface_offset(body: Body, track: BodyTrack) -> np.ndarray:
+    """(V, 3) metres: clothing and hair on the body, which exports of the surface need."""
+    return np.zeros(tuple(body.v_template.shape), np.float32) if track.vertex_offset is None else np.asarray(track.vertex_offset, np.float32)
 
 
 def _expression(body: Body, surface: Surface, points: SurfacePoints) -> tuple[np.ndarray, np.ndarray]:
