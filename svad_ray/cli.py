@@ -20,18 +20,19 @@ from rich.table import Table
 
 import svad_ray
 from svad_ray.commands.batch import batch
+from svad_ray.commands.export import AvatarFolder, Body, export, in_motion
 from svad_ray.commands.serve import app as serve_app
 from svad_ray.config import Settings, dump_settings, for_all_stages, load_settings, override
 from svad_ray.errors import InputError, SvadError
 
 if TYPE_CHECKING:
     from svad_ray.deliver import Delivery
-    from svad_ray.subject import Avatar, BodyTrack
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, help="One photo of a person to an animatable 3D Gaussian avatar.")
 models_app = typer.Typer(no_args_is_help=True, help="The embedded model files: what is there, fetch, check.")
 app.add_typer(models_app, name="models")
 app.command()(batch)
+app.command()(export)
 app.add_typer(serve_app, name="serve")
 _out, _err = Console(), Console(stderr=True)
 INTERRUPTED = 130
@@ -47,9 +48,7 @@ Gaussians = Annotated[int | None, typer.Option(help="How many Gaussians.")]
 Iterations = Annotated[int | None, typer.Option(help="Training steps of the avatar.")]
 Seed = Annotated[int | None, typer.Option(help="Of everything random.")]
 Threads = Annotated[int | None, typer.Option(help="0 = every core that the process may use.")]
-Body = Annotated[Path | None, typer.Option(help="A licensed SMPLX_*.npz instead of the open body.")]
 Consent = Annotated[str, typer.Option(help="Statement that the person agrees; kept in the avatar.")]
-AvatarFolder = Annotated[Path, typer.Argument(help="Output folder of create, or its avatar folder.")]
 
 
 class Until(StrEnum):
@@ -139,7 +138,7 @@ def animate(
     body: Body = None,
 ) -> None:
     """A video of the avatar in motion."""
-    loaded, track = _in_motion(avatar, motion, body, size)
+    loaded, track = in_motion(avatar, motion, body, size)
     from svad_ray.deliver import rendered
     from svad_ray.export.video import write_mp4
 
@@ -162,7 +161,7 @@ def render(
     """One picture of the avatar."""
     import math
 
-    loaded, track = _in_motion(avatar, motion, body, size)
+    loaded, track = in_motion(avatar, motion, body, size)
     if not 0 <= frame < len(track):
         raise InputError(f"the motion has no frame {frame}", expected=f"0 to {len(track) - 1}", remedy="change --frame")
     from svad_ray.deliver import rendered, save_picture, turned
@@ -240,98 +239,6 @@ def track_head(
         tell("track", 1.0)
     save_head_track(found, out)
     _out.print(f"{int(found.seen.sum())} of {len(found)} frames show the face; {out}")
-
-
-class ExportFormat(StrEnum):
-    """What ``export`` writes."""
-
-    ply = "ply"
-    splat = "splat"
-    gltf = "gltf"
-    mesh = "mesh"
-    smplx = "smplx"
-    mp4 = "mp4"
-    report = "report"
-
-
-_EXPORT_NAMES = {
-    ExportFormat.ply: "avatar.ply",
-    ExportFormat.splat: "avatar.splat",
-    ExportFormat.gltf: "avatar.glb",
-    ExportFormat.mesh: "mesh.glb",
-    ExportFormat.smplx: "motion.npz",
-    ExportFormat.mp4: "turntable.mp4",
-    ExportFormat.report: "report.html",
-}
-
-
-@app.command()
-def export(
-    avatar: AvatarFolder,
-    format: Annotated[
-        ExportFormat,
-        typer.Option(
-            "--format",
-            help="ply or splat (Gaussians), gltf (skinned Gaussians with clips), mesh (skinned coloured mesh with clips, for Blender and three.js), "
-            "smplx (a motion as SMPL-X npz), mp4 (turntable) or report.",
-        ),
-    ] = ExportFormat.ply,
-    out: Annotated[Path | None, typer.Option(help="The file; default: beside the avatar.")] = None,
-    motion: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="As animate's; gltf, mesh: the clips (repeatable; default: all built-in ones). ply, splat: the pose. smplx: what is written."
-        ),
-    ] = None,
-    frame: Annotated[int, typer.Option(help="ply, splat: which frame of the motion.")] = 0,
-    body: Body = None,
-) -> None:
-    """The avatar in another format."""
-    target = out or avatar / _EXPORT_NAMES[format]
-    if motion and format in (ExportFormat.mp4, ExportFormat.report):
-        raise InputError(f"--motion with --format {format}", expected="ply, splat, gltf, mesh or smplx", remedy="svad-ray animate films a motion")
-    if len(motion or ()) > 1 and format not in (ExportFormat.gltf, ExportFormat.mesh):
-        raise InputError(f"{len(motion or ())} motions with --format {format}", expected="one", remedy="give --motion once, or use gltf or mesh")
-    if format is ExportFormat.report:
-        _copy_report(avatar, target)
-    elif format is ExportFormat.mp4:
-        from svad_ray.deliver import TURNTABLE_FPS, rendered, turntable_track
-        from svad_ray.export.video import write_mp4
-        from svad_ray.store import load_avatar
-
-        loaded = load_avatar(avatar)
-        write_mp4(iter(rendered(loaded, turntable_track(loaded, _load_body(body)))), target, TURNTABLE_FPS)
-    else:
-        _export_asset(avatar, format, target, motion, frame, body)
-    _out.print(str(target))
-
-
-def _export_asset(avatar: Path, format: ExportFormat, target: Path, motions: list[str] | None, frame: int, body_file: Path | None) -> None:
-    """The formats that other programs pose, play or show."""
-    from svad_ray.store import load_avatar
-
-    loaded = load_avatar(avatar)
-    if format in (ExportFormat.ply, ExportFormat.splat):
-        from svad_ray.export.ply import write_ply
-        from svad_ray.export.splat import write_splat
-
-        pose = _in_motion(avatar, motions[0], body_file, 512)[1] if motions else None
-        (write_ply if format is ExportFormat.ply else write_splat)(loaded, target, pose=pose, frame=frame)
-        return
-    from svad_ray.export import gltf
-    from svad_ray.export.smplx_motion import write_smplx
-    from svad_ray.motion import MOTIONS
-
-    wanted = motions or (["walk"] if format is ExportFormat.smplx else list(MOTIONS))
-    clips = {Path(name).stem: _in_motion(avatar, name, body_file, 512)[1] for name in wanted}
-    body = _load_body(body_file)
-    if format is ExportFormat.gltf:
-        gltf.write_splats(loaded, target, clips=clips)
-    elif format is ExportFormat.mesh:
-        gltf.write_mesh(loaded, target, body=body, clips=clips)
-    else:
-        ((name, track),) = clips.items()
-        write_smplx(loaded, track, target, body=body, name=name)
 
 
 @app.command("config")
@@ -437,38 +344,6 @@ def _print_delivery(delivery: Delivery) -> None:
     for warning in delivery.created.warnings:
         _out.print(f"[yellow]note[/] {escape(warning)}")
     _out.print(f"open [bold]{escape(str(delivery.out / 'report.html'))}[/]")
-
-
-def _copy_report(avatar: Path, target: Path) -> None:
-    """The report is one file with everything in it; exporting it is copying it."""
-    source = (avatar.parent if avatar.name == "avatar" else avatar) / "report.html"
-    if not source.is_file():
-        raise InputError(
-            f"there is no report in {source.parent}", expected="an output folder of create", remedy="run create again; it keeps what is done"
-        )
-    if target.resolve() != source.resolve():
-        from svad_ray.export.atomic import atomic_path
-
-        with atomic_path(target) as temporary:
-            temporary.write_bytes(source.read_bytes())
-
-
-def _in_motion(avatar: Path, motion: str, body: Path | None, size: int) -> tuple[Avatar, BodyTrack]:
-    from svad_ray.store import load_avatar
-
-    loaded = load_avatar(avatar)
-    from svad_ray.local import prepare
-    from svad_ray.motion import load_motion, retarget
-
-    prepare(Settings())
-    found = _load_body(body)
-    return loaded, retarget(load_motion(motion, found), person=loaded.track, body=found, size=size)
-
-
-def _load_body(path: Path | None) -> Any:
-    from svad_ray.body import load_body
-
-    return load_body(path)
 
 
 @contextmanager

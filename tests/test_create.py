@@ -99,6 +99,10 @@ def test_the_avatar_is_used(undisturbed, tmp_path):
     assert front.shape == (128, 128, 3) and (front < 250).any(2).mean() > (side < 250).any(2).mean() > 0.02
     run("export", undisturbed, "--format", "ply", "--out", tmp_path / "a.ply")
     assert (tmp_path / "a.ply").read_bytes() == (undisturbed / "avatar.ply").read_bytes()
+    for form in ("gltf", "mesh", "splat", "smplx"):
+        run("export", undisturbed, "--format", form, "--motion", "walk", "--out", tmp_path / form)
+    assert (tmp_path / "gltf").read_bytes()[:4] == (tmp_path / "mesh").read_bytes()[:4] == b"glTF"
+    run("render", undisturbed, "--motion", tmp_path / "smplx", "--frame", "3", "--size", "64", "--out", tmp_path / "again.png")
     run("export", undisturbed, "--format", "report", "--out", tmp_path / "r.html")
     assert (tmp_path / "r.html").read_bytes() == (undisturbed / "report.html").read_bytes()
 

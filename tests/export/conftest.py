@@ -1,5 +1,7 @@
 """A small avatar whose posing can be followed by hand."""
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
@@ -32,6 +34,11 @@ def random_avatar(count: int, *, seed: int = 0) -> Avatar:
         "expr_dirs": rng.normal(0, 0.01, (len(moved), 3, 10)).astype(np.float32),
     }
     return Avatar("gaussian", tensors, blank_track(np.zeros((1, 55, 3)), fps=25.0))
+
+
+@pytest.fixture(scope="session")
+def avatar_of() -> Callable[..., Avatar]:
+    return random_avatar
 
 
 @pytest.fixture

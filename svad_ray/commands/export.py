@@ -1,0 +1,143 @@
+"""``svad-ray export``: the avatar in the formats of other programs."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+
+from svad_ray.config import Settings
+from svad_ray.errors import InputError
+
+if TYPE_CHECKING:
+    from svad_ray.subject import Avatar, BodyTrack
+
+AvatarFolder = Annotated[Path, typer.Argument(help="Output folder of create, or its avatar folder.")]
+Body = Annotated[Path | None, typer.Option(help="A licensed SMPLX_*.npz instead of the open body.")]
+_out = Console()
+
+
+class ExportFormat(StrEnum):
+    """What ``export`` writes."""
+
+    ply = "ply"
+    splat = "splat"
+    gltf = "gltf"
+    mesh = "mesh"
+    smplx = "smplx"
+    mp4 = "mp4"
+    report = "report"
+
+
+_NAMES = {
+    ExportFormat.ply: "avatar.ply",
+    ExportFormat.splat: "avatar.splat",
+    ExportFormat.gltf: "avatar.glb",
+    ExportFormat.mesh: "mesh.glb",
+    ExportFormat.smplx: "motion.npz",
+    ExportFormat.mp4: "turntable.mp4",
+    ExportFormat.report: "report.html",
+}
+_UNMOVED = (ExportFormat.mp4, ExportFormat.report)
+_CLIPS = (ExportFormat.gltf, ExportFormat.mesh)
+_FORMATS = (
+    "ply, splat: Gaussians. gltf: skinned Gaussians with clips. mesh: skinned coloured mesh with clips (Blender, three.js). "
+    "smplx: a motion as SMPL-X npz. mp4: turntable. report."
+)
+_MOTIONS = "As animate's. gltf, mesh: the clips, repeatable; default: all built-in ones. ply, splat: the pose. smplx: what is written."
+
+
+def export(
+    avatar: AvatarFolder,
+    format: Annotated[ExportFormat, typer.Option("--format", help=_FORMATS)] = ExportFormat.ply,
+    out: Annotated[Path | None, typer.Option(help="The file; default: beside the avatar.")] = None,
+    motion: Annotated[list[str] | None, typer.Option(help=_MOTIONS)] = None,
+    frame: Annotated[int, typer.Option(help="ply, splat: which frame of the motion.")] = 0,
+    body: Body = None,
+) -> None:
+    """The avatar in another format."""
+    motions = motion or []
+    if motions and format in _UNMOVED:
+        raise InputError(f"--motion with --format {format}", expected="ply, splat, gltf, mesh or smplx", remedy="svad-ray animate films a motion")
+    if len(motions) > 1 and format not in _CLIPS:
+        raise InputError(f"{len(motions)} motions with --format {format}", expected="one", remedy="give --motion once, or use gltf or mesh")
+    target = out or avatar / _NAMES[format]
+    if format is ExportFormat.report:
+        _copy_report(avatar, target)
+    else:
+        from svad_ray.store import load_avatar
+
+        _write(load_avatar(avatar), format, target, motions, frame, body)
+    _out.print(str(target))
+
+
+def _write(avatar: Avatar, format: ExportFormat, target: Path, motions: list[str], frame: int, body: Path | None) -> None:
+    match format:
+        case ExportFormat.ply | ExportFormat.splat:
+            from svad_ray.export.ply import write_ply
+            from svad_ray.export.splat import write_splat
+
+            pose = danced(avatar, motions[0], _load_body(body)) if motions else None
+            (write_ply if format is ExportFormat.ply else write_splat)(avatar, target, pose=pose, frame=frame)
+        case ExportFormat.gltf | ExportFormat.mesh:
+            from svad_ray.export.gltf import write_mesh, write_splats
+            from svad_ray.motion import MOTIONS
+
+            own = _load_body(body)
+            clips: dict[str, BodyTrack] = {}
+            for name in motions or MOTIONS:
+                clips[name if Path(name).stem in clips else Path(name).stem] = danced(avatar, name, own)
+            if format is ExportFormat.gltf:
+                write_splats(avatar, target, clips=clips)
+            else:
+                write_mesh(avatar, target, body=own, clips=clips)
+        case ExportFormat.smplx:
+            from svad_ray.export.smplx_motion import write_smplx
+
+            name, own = (motions or ["walk"])[0], _load_body(body)
+            write_smplx(avatar, danced(avatar, name, own), target, body=own, name=name)
+        case _:
+            from svad_ray.deliver import TURNTABLE_FPS, rendered, turntable_track
+            from svad_ray.export.video import write_mp4
+
+            write_mp4(iter(rendered(avatar, turntable_track(avatar, _load_body(body)))), target, TURNTABLE_FPS)
+
+
+def in_motion(avatar: Path, motion: str, body: Path | None, size: int) -> tuple[Avatar, BodyTrack]:
+    """The stored avatar, and a motion on its person with a camera of ``size`` pixels."""
+    from svad_ray.store import load_avatar
+
+    loaded = load_avatar(avatar)
+    return loaded, danced(loaded, motion, _load_body(body), size=size)
+
+
+def danced(avatar: Avatar, motion: str, body: Any, *, size: int = 512) -> BodyTrack:
+    """A motion, by name or file, on the avatar's person."""
+    from svad_ray.local import prepare
+    from svad_ray.motion import load_motion, retarget
+
+    prepare(Settings())
+    return retarget(load_motion(motion, body), person=avatar.track, body=body, size=size)
+
+
+def _load_body(path: Path | None) -> Any:
+    from svad_ray.body import load_body
+
+    return load_body(path)
+
+
+def _copy_report(avatar: Path, target: Path) -> None:
+    """The report is one file with everything in it; exporting it is copying it."""
+    source = (avatar.parent if avatar.name == "avatar" else avatar) / "report.html"
+    if not source.is_file():
+        raise InputError(
+            f"there is no report in {source.parent}", expected="an output folder of create", remedy="run create again; it keeps what is done"
+        )
+    if target.resolve() != source.resolve():
+        from svad_ray.export.atomic import atomic_path
+
+        with atomic_path(target) as temporary:
+            temporary.write_bytes(source.read_bytes())
