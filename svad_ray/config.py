@@ -18,6 +18,7 @@ from svad_ray.backends import EMBEDDED, STAGES
 from svad_ray.errors import ConfigError, InputError
 
 _FROZEN = ConfigDict(frozen=True, extra="forbid")
+Export = Literal["ply", "gltf", "mesh", "turntable", "report"]  # what a delivery may hold besides the avatar folder
 
 
 class StageConfig(BaseModel):

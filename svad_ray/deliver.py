@@ -169,6 +169,8 @@ def write_delivery(
     save_avatar(avatar, out / "avatar")
     if "ply" in exports:
         write_ply(avatar, out / "avatar.ply")
+    if {"gltf", "mesh"} & set(exports):
+        write_glbs(avatar, body, out, exports)
     if {"turntable", "report"} & set(exports):
         tell("turntable", 0.0)
         frames = rendered(avatar, turntable_track(avatar, body), tell=lambda done: tell("turntable", done))
@@ -246,6 +248,35 @@ def rendered(avatar: Avatar, track: BodyTrack, *, tell: Callable[[float], None] 
         frames.append(frame)
         tell(len(frames) / len(track))
     return np.stack(frames)
+
+
+def danced(avatar: Avatar, motion: str, body: Any, *, size: int = 512) -> BodyTrack:
+    """A motion, by name or file, on the avatar's person."""
+    from svad_ray.motion import load_motion, retarget
+
+    return retarget(load_motion(motion, body), person=avatar.track, body=body, size=size)
+
+
+def clips(avatar: Avatar, body: Any, motions: Sequence[str] = ()) -> dict[str, BodyTrack]:
+    """Name -> motion on the avatar's person, as glTF files take them; without ``motions`` all built-in ones."""
+    from svad_ray.motion import MOTIONS
+
+    found: dict[str, BodyTrack] = {}
+    for motion in motions or MOTIONS:
+        name = Path(motion).stem
+        found[motion if name in found else name] = danced(avatar, motion, body)
+    return found
+
+
+def write_glbs(avatar: Avatar, body: Any, out: Path, exports: Sequence[str]) -> None:
+    """The glTF files among ``exports``, with every built-in motion."""
+    from svad_ray.export.gltf import write_mesh, write_splats
+
+    built_in = clips(avatar, body)
+    if "gltf" in exports:
+        write_splats(avatar, out / "avatar.glb", clips=built_in)
+    if "mesh" in exports:
+        write_mesh(avatar, out / "mesh.glb", body=body, clips=built_in)
 
 
 def turntable_track(avatar: Avatar, body: Any, *, frames: int = TURNTABLE_FRAMES, size: int = 512) -> BodyTrack:

@@ -22,8 +22,6 @@ from svad_ray.stages.base import make
 from svad_ray.store import ArtefactStore, Committed
 from svad_ray.subject import Photo
 
-EXPORTS = ("ply", "turntable", "report")
-
 
 def _silent(name: str, done: float) -> None:
     return None
@@ -108,7 +106,7 @@ def fulfil(
         kit: What it is made with; None = the product's own.
         frames: Where frame blocks are done; None = in this process.
         tell: Told each step's finished share.
-        exports: Of ``EXPORTS``, besides the avatar folder.
+        exports: Of ``config.Export``, besides the avatar folder.
         facts: Kept in the marker besides those of the run.
 
     Returns:

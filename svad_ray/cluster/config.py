@@ -8,7 +8,7 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from svad_ray.config import load_yaml
+from svad_ray.config import Export, load_yaml
 from svad_ray.errors import ConfigError, InputError
 
 _FROZEN = ConfigDict(frozen=True, extra="forbid")
@@ -77,7 +77,7 @@ class ClusterConfig(BaseModel):
     Attributes:
         generate: Perceive and animate, a subject at a time. fuse: Identity, a block of frames at a time. restore: Restoration, likewise.
         train: Fit and avatar. windows: Helpers of a generate worker whose backend is MusePose.
-        exports: Written for every subject besides the avatar folder: "ply", "turntable", "report".
+        exports: Written for every subject besides the avatar folder: "ply", "gltf", "mesh", "turntable", "report".
         kit: "module:attribute" of a ``svad_ray.fulfil.Kit`` with backends of your own; empty = the product's.
         app: Name of the Serve application that ``via: serve`` calls.
         label: Only nodes with this label "key=value" are used; empty = all.
@@ -92,7 +92,7 @@ class ClusterConfig(BaseModel):
     restore: Pool = Pool()
     train: Training = Training()
     windows: Windows = Windows()
-    exports: tuple[Literal["ply", "turntable", "report"], ...] = ("ply",)
+    exports: tuple[Export, ...] = ("ply",)
     kit: str = ""
     app: str = "svad-ray"
     label: str = ""

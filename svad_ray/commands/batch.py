@@ -32,7 +32,9 @@ def batch(
     sets: Annotated[list[str] | None, typer.Option("--set", metavar="STAGE.KEY=VALUE", help="Override one value; repeatable.")] = None,
     cluster: Annotated[Path | None, typer.Option("--cluster", help="YAML that says what runs where; see docs/cluster.md.")] = None,
     address: Annotated[str | None, typer.Option(help="A Ray cluster (auto, host:port); default: the job's own, else this machine.")] = None,
-    export: Annotated[list[str] | None, typer.Option("--export", help="ply, turntable, report; repeatable. The avatar folder always.")] = None,
+    export: Annotated[
+        list[str] | None, typer.Option("--export", help="ply, gltf, mesh, turntable, report; repeatable. The avatar folder always.")
+    ] = None,
     consent: Annotated[str, typer.Option(help="Statement that the people agree, for rows without one.")] = "",
     at_once: Annotated[int | None, typer.Option(help="Subjects in training at once; default: as many as fit.")] = None,
     retry: Annotated[bool, typer.Option("--retry", help="Try quarantined subjects again.")] = False,

@@ -70,31 +70,34 @@ def export(
     else:
         from svad_ray.store import load_avatar
 
-        _write(load_avatar(avatar), format, target, motions, frame, body)
+        loaded = load_avatar(avatar)
+        from svad_ray.local import prepare
+
+        prepare(Settings())
+        _write(loaded, format, target, motions, frame, body)
     _out.print(str(target))
 
 
 def _write(avatar: Avatar, format: ExportFormat, target: Path, motions: list[str], frame: int, body: Path | None) -> None:
     match format:
         case ExportFormat.ply | ExportFormat.splat:
+            from svad_ray.deliver import danced
             from svad_ray.export.ply import write_ply
             from svad_ray.export.splat import write_splat
 
             pose = danced(avatar, motions[0], _load_body(body)) if motions else None
             (write_ply if format is ExportFormat.ply else write_splat)(avatar, target, pose=pose, frame=frame)
         case ExportFormat.gltf | ExportFormat.mesh:
+            from svad_ray.deliver import clips
             from svad_ray.export.gltf import write_mesh, write_splats
-            from svad_ray.motion import MOTIONS
 
             own = _load_body(body)
-            clips: dict[str, BodyTrack] = {}
-            for name in motions or MOTIONS:
-                clips[name if Path(name).stem in clips else Path(name).stem] = danced(avatar, name, own)
             if format is ExportFormat.gltf:
-                write_splats(avatar, target, clips=clips)
+                write_splats(avatar, target, clips=clips(avatar, own, motions))
             else:
-                write_mesh(avatar, target, body=own, clips=clips)
+                write_mesh(avatar, target, body=own, clips=clips(avatar, own, motions))
         case ExportFormat.smplx:
+            from svad_ray.deliver import danced
             from svad_ray.export.smplx_motion import write_smplx
 
             name, own = (motions or ["walk"])[0], _load_body(body)
@@ -111,16 +114,11 @@ def in_motion(avatar: Path, motion: str, body: Path | None, size: int) -> tuple[
     from svad_ray.store import load_avatar
 
     loaded = load_avatar(avatar)
-    return loaded, danced(loaded, motion, _load_body(body), size=size)
-
-
-def danced(avatar: Avatar, motion: str, body: Any, *, size: int = 512) -> BodyTrack:
-    """A motion, by name or file, on the avatar's person."""
+    from svad_ray.deliver import danced  # with everything that it imports: not before the avatar is there
     from svad_ray.local import prepare
-    from svad_ray.motion import load_motion, retarget
 
     prepare(Settings())
-    return retarget(load_motion(motion, body), person=avatar.track, body=body, size=size)
+    return loaded, danced(loaded, motion, _load_body(body), size=size)
 
 
 def _load_body(path: Path | None) -> Any:

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from svad_ray.config import Settings, load_settings, load_yaml, override
+from svad_ray.config import Export, Settings, load_settings, load_yaml, override
 from svad_ray.errors import ConfigError, InputError
 
 OPTIONS: Mapping[str, tuple[str, ...]] = {
@@ -68,7 +68,7 @@ class ServiceConfig(BaseModel):
     store: str
     profile: Literal["embedded", "paper"] = "embedded"
     settings: Mapping[str, Any] = Field(default_factory=dict)
-    exports: tuple[Literal["ply", "turntable", "report"], ...] = ("ply", "turntable", "report")
+    exports: tuple[Export, ...] = ("ply", "turntable", "report")
     host: str = "127.0.0.1"
     port: int = Field(default=8000, ge=0, le=65535)
     require_tokens: bool = True

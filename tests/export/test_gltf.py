@@ -17,12 +17,13 @@ from svad_ray.body.load import body_from_arrays, read_npz
 from svad_ray.body.model import Body
 from svad_ray.body.names import JOINT_NAMES
 from svad_ray.commands.export import ExportFormat, export
+from svad_ray.deliver import clips, write_glbs
 from svad_ray.errors import InputError
 from svad_ray.export.gltf import write_mesh, write_splats
 from svad_ray.export.ply import read_ply, write_ply
 from svad_ray.export.smplx_motion import write_smplx
 from svad_ray.export.splat import write_splat
-from svad_ray.motion import blank_track, load_motion
+from svad_ray.motion import MOTIONS, blank_track, load_motion
 from svad_ray.stages.avatar.asset import PosableAvatar
 from svad_ray.subject import Avatar, BodyTrack
 
@@ -219,6 +220,16 @@ def test_bad_motions_and_avatars_are_refused_and_leave_no_file(dressed, body, tm
     with pytest.raises(InputError, match="on which the avatar was made"):
         write_mesh(replace(dressed, track=replace(dressed.track, body_id="other")), tmp_path / "a.glb", body=body)
     assert not list(tmp_path.iterdir())
+
+
+def test_deliveries_hold_every_built_in_motion(dressed, body, tmp_path):
+    write_glbs(dressed, body, tmp_path, ("ply", "gltf", "mesh"))
+    for name in ("avatar.glb", "mesh.glb"):
+        file = Gltf(tmp_path / name)
+        assert [a["name"] for a in file.json["animations"]] == list(MOTIONS)
+        assert np.abs(file.posed("walk", 0.4) - file.posed("arms", 2.0)).max() > 0.05
+    same = clips(dressed, body, ["walk", "walk"])
+    assert list(same) == ["walk"]
 
 
 def test_options_that_do_not_go_together_are_named(tmp_path):
