@@ -189,6 +189,8 @@ class FitConfig(StageConfig):
         weights: Of the paper's fit: folder of FLAME's files and of the tables that tie it to SMPL-X, under their original names. ``body`` is fitted.
         flame: Use FLAME where its files are, always, or never; without it face offsets and FLAME's terms drop out.
         schedule: ExAvatar's three epochs, or the one that SVAD's release ships, in which shapes and offsets stay as they began.
+        initialiser: What the paper's fit begins with: the motion that drove the clip, or what Hand4Whole (and, with FLAME, DECA) see in the
+            frames; their files lie among ``weights``.
         solver: "staged" finds places, turns and shape by Gauss-Newton on all frames at once and leaves the rest to a part of the
             schedule; "released" takes the whole schedule from the first poses on, as the original does.
         share: Of the schedule's steps that are taken; 0 = the solver's own, 0.1 and all.
@@ -200,6 +202,7 @@ class FitConfig(StageConfig):
     weights: str = ""
     flame: Literal["auto", "require", "off"] = "auto"
     schedule: Literal["exavatar", "svad_release"] = "exavatar"
+    initialiser: Literal["track", "hand4whole"] = "track"
     solver: Literal["staged", "released"] = "staged"
     share: float = Field(default=0.0, ge=0, le=1)
     temporal_weight: float = Field(default=0.0, ge=0)

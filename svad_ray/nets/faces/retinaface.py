@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from svad_ray.nets.checkpoint import fill, read_state
 from svad_ray.nets.faces.files import missing
+from svad_ray.nets.resnet import ResNet
 
 FILE, SOURCE, LICENCE = "detection_Resnet50_Final.pth", "the facexlib project", "MIT"
 MEAN_BGR = (104.0, 117.0, 123.0)
@@ -23,50 +24,7 @@ CONFIDENCE, OVERLAP = 0.97, 0.4
 _ANCHORS = ((16, 32), (64, 128), (256, 512))
 _STRIDES = (8, 16, 32)
 _VARIANCES = (0.1, 0.2)
-_LAYERS = (3, 4, 6, 3)
 _OUT = 256
-
-
-class _Bottleneck(nn.Module):
-    """ResNet's block of three convolutions; the stride is on the middle one."""
-
-    def __init__(self, inputs: int, width: int, stride: int) -> None:
-        super().__init__()
-        self.conv1, self.bn1 = nn.Conv2d(inputs, width, 1, bias=False), nn.BatchNorm2d(width)
-        self.conv2, self.bn2 = nn.Conv2d(width, width, 3, stride, 1, bias=False), nn.BatchNorm2d(width)
-        self.conv3, self.bn3 = nn.Conv2d(width, 4 * width, 1, bias=False), nn.BatchNorm2d(4 * width)
-        self.downsample: nn.Module | None = None
-        if stride != 1 or inputs != 4 * width:
-            self.downsample = nn.Sequential(nn.Conv2d(inputs, 4 * width, 1, stride, bias=False), nn.BatchNorm2d(4 * width))
-
-    def forward(self, x: Tensor) -> Tensor:
-        y = F.relu(self.bn1(self.conv1(x)))
-        y = F.relu(self.bn2(self.conv2(y)))
-        return F.relu(self.bn3(self.conv3(y)) + (x if self.downsample is None else self.downsample(x)))
-
-
-class _Backbone(nn.Module):
-    """ResNet-50 up to the features at strides 8, 16 and 32."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.conv1, self.bn1 = nn.Conv2d(3, 64, 7, 2, 3, bias=False), nn.BatchNorm2d(64)
-        inputs = 64
-        for number, (blocks, width) in enumerate(zip(_LAYERS, (64, 128, 256, 512)), 1):
-            strides = [1 if number == 1 else 2] + [1] * (blocks - 1)
-            layer = []
-            for stride in strides:
-                layer.append(_Bottleneck(inputs, width, stride))
-                inputs = 4 * width
-            self.add_module(f"layer{number}", nn.Sequential(*layer))
-
-    def forward(self, x: Tensor) -> list[Tensor]:
-        x = F.max_pool2d(F.relu(self.bn1(self.conv1(x))), 3, 2, 1)
-        found = []
-        for number in range(1, 5):
-            x = getattr(self, f"layer{number}")(x)
-            found.append(x)
-        return found[1:]
 
 
 def _conv_bn(inputs: int, outputs: int, kernel: int = 3, *, active: bool = True) -> nn.Sequential:
@@ -120,14 +78,14 @@ class RetinaFace(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.body, self.fpn = _Backbone(), _Pyramid()
+        self.body, self.fpn = ResNet(50), _Pyramid()
         self.ssh1, self.ssh2, self.ssh3 = (_Context() for _ in range(3))
         for name, values in (("ClassHead", 2), ("BboxHead", 4), ("LandmarkHead", 10)):
             self.add_module(name, nn.ModuleList(_Head(values) for _ in _STRIDES))
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """(N, 3, H, W) BGR minus mean -> boxes (N, A, 4), probabilities (N, A, 2) of background and face, landmarks (N, A, 10), all encoded."""
-        levels = [getattr(self, f"ssh{i}")(level) for i, level in enumerate(self.fpn(self.body(x)), 1)]
+        levels = [getattr(self, f"ssh{i}")(level) for i, level in enumerate(self.fpn(self.body(x)[1:]), 1)]
         boxes, scores, landmarks = (
             torch.cat([head(level) for head, level in zip(getattr(self, name), levels)], 1) for name in ("BboxHead", "ClassHead", "LandmarkHead")
         )

@@ -20,10 +20,14 @@ from svad_ray.fitting.paper.model import FitBodies
 from svad_ray.fitting.paper.solve import PRESETS, fit
 from svad_ray.fitting.paper.staged import AFTER, SHARES, staged
 from svad_ray.fitting.paper.targets import SPACE, Targets, make_targets
-from svad_ray.fitting.paper.tracks import begin, smoothed, to_track
+from svad_ray.fitting.paper.tracks import EXPRESSIONS, begin, smoothed, to_track
+from svad_ray.nets import deca, hand4whole
+from svad_ray.stages.fit.initialisers import FirstHead, Initialiser
 from svad_ray.stages.perceive.embedded import MediaPipePerceive
 from svad_ray.subject import BodyTrack, Clip, Perception, Photo
 
+HAND4WHOLE = ModelFile(hand4whole.FILE, hand4whole.SOURCE, hand4whole.LICENCE)
+DECA = ModelFile(deca.FILE, deca.SOURCE, deca.LICENCE)
 MESH_ROWS = 400  # vertices on which the mesh term is taken when not all are
 _FACE = slice(23, 91)  # of the 133 key points
 _BOX_OVER_PERSON = 1.5
@@ -52,13 +56,22 @@ class PaperFit:
 
     @classmethod
     def described(cls, config: FitConfig) -> Backend:
-        """Without FLAME the body's own licence alone decides; where FLAME is required, so are its files."""
-        if config.flame == "require":
-            return replace(cls.backend, files=tuple(replace(file, optional=False) for file in cls.backend.files))
-        if config.weights and config.flame == "auto":
-            return cls.backend
+        """Without FLAME the body's own licence alone decides; where FLAME is required, so are its files; Hand4Whole and DECA bring their own."""
+        if config.initialiser == "hand4whole":
+            files = (HAND4WHOLE, replace(DECA, optional=config.flame != "require"), *cls._of_flame(config))
+            licence = "Hand4Whole and DECA: trained on non-commercial data; FLAME: non-commercial research; MediaPipe Apache-2.0"
+            reason = "Hand4Whole's and DECA's weights are for research only"
+            return replace(cls.backend, weights_licence=licence, files=files, commercial=False, commercial_reason=reason)
+        if cls._of_flame(config):
+            return replace(cls.backend, files=cls._of_flame(config))
         reason = "Apache-2.0 weights; the body has its own licence"
         return replace(cls.backend, weights_licence="MediaPipe Apache-2.0", files=(), commercial=True, commercial_reason=reason)
+
+    @classmethod
+    def _of_flame(cls, config: FitConfig) -> tuple[ModelFile, ...]:
+        if config.flame == "require":
+            return tuple(replace(file, optional=False) for file in cls.backend.files)
+        return cls.backend.files if config.weights and config.flame == "auto" else ()
 
     def __init__(self, config: FitConfig | None = None) -> None:
         self.config = config or FitConfig()
@@ -71,6 +84,9 @@ class PaperFit:
         """
         folder = Path(self.config.weights).expanduser() if self.config.weights else None
         self.bodies = self._bodies(load_body(self.config.body or None), folder)
+        self.first = None
+        if self.config.initialiser == "hand4whole":
+            self.first = Initialiser(folder or Path("fit.weights"), head=self.bodies.flame is not None)
         self.perceive = MediaPipePerceive()
         self.perceive.setup()
 
@@ -79,7 +95,6 @@ class PaperFit:
         from svad_ray.body.flame import load_flame, with_flame_expressions
         from svad_ray.errors import WeightsMissing
         from svad_ray.fitting.paper.companions import load_companions
-        from svad_ray.fitting.paper.tracks import EXPRESSIONS
 
         rows = None if self.config.exact else _spread(body, MESH_ROWS)
         if self.config.flame == "off":
@@ -104,16 +119,25 @@ class PaperFit:
         seen = self.perceive.track(clip.frames, hands=True, face=True)
         progress(0.3)
         keypoints, scores = np.stack([one.keypoints for one in seen]), np.stack([one.scores for one in seen])
-        return self.fit_track(clip.track, keypoints, scores, progress=lambda done: progress(0.3 + 0.7 * done))
+        track, head = clip.track, None
+        if self.first is not None:
+            track, head = self.first.body(track, clip.frames, keypoints, scores), self.first.head(clip.frames, keypoints, scores)
+        return self.fit_track(track, keypoints, scores, head=head, progress=lambda done: progress(0.3 + 0.7 * done))
 
     def fit_track(
-        self, track: BodyTrack, keypoints: np.ndarray, scores: np.ndarray, *, progress: Callable[[float], None] = lambda _: None
+        self,
+        track: BodyTrack,
+        keypoints: np.ndarray,
+        scores: np.ndarray,
+        *,
+        head: FirstHead | None = None,
+        progress: Callable[[float], None] = lambda _: None,
     ) -> BodyTrack:
         """The body of ``track`` brought to (T, 133, 2) key points with (T, 133) scores, smoothed over time."""
         cameras = np.stack([track.Ks[:, 0, 0], track.Ks[:, 1, 1], track.Ks[:, 0, 2], track.Ks[:, 1, 2]], 1)
-        targets, square = make_targets(keypoints, scores, cameras, scores[:, _FACE].max(1) > 0)
+        targets, square = make_targets(keypoints, scores, cameras, scores[:, _FACE].max(1) > 0 if head is None else head.found)
         same = track.body_id == self.bodies.body.id
-        state, start = begin(self.bodies, track, keep_shape=same)
+        state, start = begin(self.bodies, track, keep_shape=same, **self._first_values(head))
         losses = Losses(self.bodies, smooth=self.config.temporal_weight)
         schedule, share = PRESETS[self.config.schedule], self.config.share or SHARES[self.config.solver]
         if self.config.solver == "staged":
@@ -126,6 +150,14 @@ class PaperFit:
         residual = residual_px(self.bodies, found, targets, square)
         self._gate(residual, square)
         return replace(smoothed(to_track(self.bodies, found, track)), residual_px=residual)
+
+    def _first_values(self, head: FirstHead | None) -> dict[str, np.ndarray]:
+        """What ``begin`` takes of a head, in the dimensions of FLAME and of the body."""
+        flame = self.bodies.flame
+        if head is None or flame is None:
+            return {}
+        shapes, expressions = flame.shapedirs.shape[-1], min(EXPRESSIONS, self.bodies.body.exprdirs.shape[-1])
+        return {"head_shape": head.shape[:shapes], "head_expression": head.expression[:, :expressions], "head_jaw": head.jaw}
 
     def _gate(self, residual: np.ndarray, square: np.ndarray) -> None:
         share = float(np.nanmedian(residual / (square[:, 2] / _BOX_OVER_PERSON)))
