@@ -74,7 +74,8 @@ class BodyTrack:
         viewmats: (T, 4, 4) world to camera. Ks: (T, 3, 3) pixels. image_size: (height, width).
         fps: Frames per second.
         body_id: Which body file the numbers belong to (``Body.id``); betas are meaningless on another body.
-        vertex_offset: (V, 3) metres, clothing and hair on the shaped rest surface; None = naked body.
+        vertex_offset: (V, 3) metres, clothing and hair on the shaped rest surface, felt by no joint; None = naked body.
+        face_offset: (V, 3) metres, ExAvatar's: the face's own shape, zero off the head; joints are regressed with it. None = zero.
         joint_offset, locator_offset: (55, 3) metres, ExAvatar's offsets (spec 3.4); None = zero.
         residual_px: (T,) weighted mean landmark residual of the fit that made the track, pixels; None when it was not fitted.
     """
@@ -95,6 +96,7 @@ class BodyTrack:
     fps: float
     body_id: str
     vertex_offset: np.ndarray | None = None
+    face_offset: np.ndarray | None = None
     joint_offset: np.ndarray | None = None
     locator_offset: np.ndarray | None = None
     residual_px: np.ndarray | None = None
@@ -107,6 +109,12 @@ class BodyTrack:
         """(T, 55, 3) axis-angle in SMPL-X joint order."""
         one = [self.global_orient[:, None], self.body_pose, self.jaw_pose[:, None], self.leye_pose[:, None], self.reye_pose[:, None]]
         return np.concatenate([*one, self.left_hand_pose, self.right_hand_pose], axis=1)
+
+    @property
+    def surface_offset(self) -> np.ndarray | None:
+        """(V, 3) metres: everything that lies on the shaped rest surface."""
+        worn = [offset for offset in (self.vertex_offset, self.face_offset) if offset is not None]
+        return np.sum(worn, axis=0) if worn else None
 
     def with_full_pose(self, pose: np.ndarray) -> BodyTrack:
         """This track with (T, 55, 3) axis-angle rotations in SMPL-X joint order."""
@@ -127,7 +135,9 @@ class BodyTrack:
         return replace(self, **{name: getattr(self, name)[index] for name in per_frame})
 
 
-_WHOLE_TRACK = {"betas", "image_size", "fps", "body_id", "vertex_offset", "joint_offset", "locator_offset", "residual_px"}
+OFFSETS = ("vertex_offset", "face_offset", "joint_offset", "locator_offset")
+SHARED = ("betas", "image_size", "fps", "body_id", *OFFSETS)  # by all frames of a track
+_WHOLE_TRACK = {*SHARED, "residual_px"}
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import uuid
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -25,7 +25,7 @@ from svad_ray.service.engine import View
 from svad_ray.service.records import Gone
 from svad_ray.service.studio import Studio, restored_photo
 from svad_ray.store.files import Files
-from svad_ray.subject import BodyTrack, Clip, Perception, Photo, join_clips
+from svad_ray.subject import SHARED, BodyTrack, Clip, Perception, Photo, join_clips
 
 STREAMED_FRAMES = 16
 FORGET_EVERY_S = 30.0
@@ -305,8 +305,7 @@ def continues(one: Call, other: Call) -> bool:
 
 def _whole(track: BodyTrack) -> list[Any]:
     """What all frames of a track share."""
-    shared = ("betas", "image_size", "fps", "body_id", "vertex_offset", "joint_offset", "locator_offset")
-    return [getattr(track, one.name) for one in fields(track) if one.name in shared]
+    return [getattr(track, name) for name in SHARED]
 
 
 class RendererResident:

@@ -16,14 +16,14 @@ from scipy.spatial.transform import Rotation, Slerp
 from svad_ray.errors import InputError
 from svad_ray.export.atomic import atomic_path
 from svad_ray.motion.builtin import MOTIONS, blank_track
-from svad_ray.subject import BodyTrack
+from svad_ray.subject import OFFSETS, BodyTrack
 
 if TYPE_CHECKING:
     from svad_ray.body import Body
 
 TRACK_VERSION = 1
 _HEADER = "svad_ray_track"
-_OPTIONAL = ("vertex_offset", "joint_offset", "locator_offset", "residual_px")
+_OPTIONAL = (*OFFSETS, "residual_px")
 _READABLE = "a built-in name, a track .npz of this project, an AMASS or SMPL-X .npz, or an ExAvatar smplx_params folder"
 _Z_UP_TO_Y_UP = Rotation.from_euler("x", -90, degrees=True)
 # How SMPL-X parameter files name the parts: first name present wins.

@@ -11,7 +11,7 @@ import torch
 from svad_ray.body.model import Body, BodyOutput
 from svad_ray.body.names import JOINT_NAMES, WHOLEBODY_TO_OUTPUT
 from svad_ray.geometry.raster import NEAR, project, rasterize_mesh, to_camera
-from svad_ray.subject import BodyTrack
+from svad_ray.subject import OFFSETS, BodyTrack
 
 SEEN, HIDDEN, OUTSIDE = 2, 1, 0
 SCORES = np.array([0.0, 0.5, 1.0], np.float32)  # of OUTSIDE, HIDDEN, SEEN
@@ -79,8 +79,7 @@ class Labeller:
 def posed(body: Body, track: BodyTrack) -> BodyOutput:
     """The body in every frame, clothing offset included."""
     frames = ("expression", "global_orient", "body_pose", "left_hand_pose", "right_hand_pose", "jaw_pose", "leye_pose", "reye_pose", "transl")
-    offsets = ("vertex_offset", "joint_offset", "locator_offset")
-    given = {name: getattr(track, name) for name in (*frames, *offsets)}
+    given = {name: getattr(track, name) for name in (*frames, *OFFSETS)}
     values: dict[str, Any] = {
         name: None if value is None else torch.as_tensor(np.ascontiguousarray(value, np.float32)) for name, value in given.items()
     }

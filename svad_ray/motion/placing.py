@@ -12,8 +12,7 @@ import numpy as np
 import torch
 
 from svad_ray.conventions import BODY_TO_CAMERA
-from svad_ray.errors import InputError
-from svad_ray.subject import BodyTrack
+from svad_ray.subject import OFFSETS, BodyTrack
 
 if TYPE_CHECKING:
     from svad_ray.body import Body
@@ -35,13 +34,10 @@ def retarget(motion: BodyTrack, *, person: BodyTrack, body: Body, size: int = 51
         size: Side of the square image, pixels.
         margin: Empty part of the image on each side, of its side.
     """
-    if person.body_id and person.body_id != body.id:
-        raise InputError(
-            f"the person's shape belongs to body '{person.body_id}', the loaded body is '{body.id}'",
-            expected="shape coefficients and body file that belong together",
-            remedy="load the body file that the avatar was made with",
-        )
-    offsets = {name: getattr(person, name) for name in ("vertex_offset", "joint_offset", "locator_offset")}
+    from svad_ray.body.person import check_person
+
+    check_person(body, person)
+    offsets = {name: getattr(person, name) for name in OFFSETS}
     moved = replace(motion, betas=person.betas, body_id=body.id, expression=_fitted(motion.expression, person.expression.shape[1]), **offsets)
     moved = _grounded(_legs_scaled(moved, motion, body), body)
     viewmats, Ks = frame_camera(moved, body, size=size, margin=margin)
@@ -80,12 +76,9 @@ def level_camera(points: np.ndarray, *, margin: float = 0.06) -> np.ndarray:
 
 def outline_points(track: BodyTrack, body: Body) -> np.ndarray:
     """(T, P, 3) metres: a thinned set of the posed surface's points that bounds it (all of the soles, every 16th vertex elsewhere)."""
-    return _posed(track, body, _thinned(_rest_height(track, body)))
+    from svad_ray.body.person import rest_surface
 
-
-def _rest_height(track: BodyTrack, body: Body) -> np.ndarray:
-    rest = body.v_template[:, 1] + body.shapedirs[:, 1, : len(track.betas)] @ torch.as_tensor(track.betas, dtype=body.v_template.dtype)
-    return rest.numpy()
+    return _posed(track, body, _thinned(rest_surface(body, track)[:, 1].numpy()))
 
 
 def _thinned(height: np.ndarray) -> np.ndarray:
@@ -97,15 +90,10 @@ def _thinned(height: np.ndarray) -> np.ndarray:
 def _posed(track: BodyTrack, body: Body, vertices: np.ndarray, *, chunk: int = 64) -> np.ndarray:
     """(T, len(vertices), 3) skinned positions of some vertices; pose correctives (millimetres) are left out."""
     from svad_ray.body import lbs
+    from svad_ray.body.person import person_joints, rest_surface
 
     real = body.v_template.dtype
-    betas = torch.as_tensor(track.betas, dtype=real)
-    template = body.v_template[vertices] + body.shapedirs[vertices][..., : len(betas)] @ betas
-    if track.vertex_offset is not None:
-        template = template + torch.as_tensor(track.vertex_offset[vertices], dtype=real)
-    joints = lbs.rest_joints(body, betas[None])
-    if track.joint_offset is not None:
-        joints = joints + torch.as_tensor(track.joint_offset, dtype=real)
+    template, joints = rest_surface(body, track, vertices), person_joints(body, track)
     out = []
     for start in range(0, len(track), chunk):
         pose = torch.as_tensor(track.full_pose[start : start + chunk], dtype=real)

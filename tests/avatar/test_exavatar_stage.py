@@ -122,6 +122,26 @@ def test_the_originals_order_of_work_runs_too(person):
     assert made.facts["background"] == "scene Gaussians" and np.isfinite(made.facts["loss_last"])
 
 
+def test_the_fitted_face_is_part_of_the_avatar(person):
+    """Its canonical mesh lies off the one without by the offset, upsampled; joints follow by the regressor; the stored avatar keeps it."""
+    clip, track, *rest = person
+    made = stage(changed(1))(clip, track, *rest)
+    mesh = avatar_model(made).mesh
+    body = mesh.body
+    offset = np.zeros(tuple(body.v_template.shape), np.float32)
+    offset[body.tables.regions["face"]] = [0.002, 0, 0.003]
+    faced = replace(made, track=replace(made.track, face_offset=offset))
+    with torch.no_grad():
+        plain, ours = avatar_model(made).canonical(), avatar_model(faced).canonical()
+    torch.testing.assert_close(ours.rest_joints - plain.rest_joints, body.J_regressor @ torch.tensor(offset), atol=1e-6, rtol=0)
+    moved = (ours.low - plain.low)[body.tables.regions["face"][mesh.low]]
+    assert (moved - torch.tensor([0.002, 0, 0.003])).norm(dim=1).median() < 1e-3
+    kept = stage(changed(1))(clip, replace(track, face_offset=offset), *rest)
+    np.testing.assert_array_equal(kept.track.face_offset, offset)
+    with pytest.raises(InputError, match="face_offset of shape"):
+        stage(changed(1))(clip, replace(track, face_offset=offset[1:]), *rest)
+
+
 def test_what_does_not_fit_is_refused(person, avatar):
     clip, track, photo, seen, photo_track = person
     with pytest.raises(InputError, match="a track of body"):

@@ -16,6 +16,9 @@ from svad_ray.fitting.paper.model import FitBodies, State
 from svad_ray.fitting.paper.solve import EXAVATAR, Step, _leaves, _moved, descend, fit, steps_of
 from svad_ray.fitting.paper.staged import AFTER, staged
 from svad_ray.fitting.paper.targets import HEAD, NAMES, OUTPUT, SEEN, Targets, boxes, first_head, first_translation, make_targets, reordered
+from svad_ray.fitting.paper.tracks import to_track
+from svad_ray.motion import blank_track
+from svad_ray.motion.labels import posed
 
 RECORDED = {
     name: f"{'flame' if name.startswith('head_') else 'smplx'}_{name.removeprefix('head_')}"
@@ -121,6 +124,20 @@ def test_every_term_on_the_way(golden, losses, targets, start, name, kind):
     terms = losses.warm_up(state, targets[0]) if kind == "warmup" else losses.main(state, targets[0], start, relaxed=False)
     for term, value in terms.items():
         assert value.item() == pytest.approx(float(golden[f"{prefix}_loss_{term}"]), rel=1e-4, abs=1e-8), term
+
+
+def test_the_track_of_a_fit_makes_the_recorded_surface(golden, bodies):
+    """All offsets travel: the body's own layer, given the track, makes the vertices and translations that the official code exported."""
+    state, still = state_of(golden, "rand"), np.repeat(np.eye(4, dtype=np.float32)[None], len(golden["in_frame_idx"]), 0)
+    like = replace(blank_track(np.zeros((len(still), 55, 3)), fps=30.0), viewmats=still)  # the world is the camera's
+    track = to_track(bodies, state, like)
+    np.testing.assert_allclose(track.transl, golden["rand_out_smplx_trans"], atol=1e-5)
+    made = posed(bodies.body, track).vertices
+    if "rand_out_smplx_mesh_cam" in golden:
+        np.testing.assert_allclose(made, golden["rand_out_smplx_mesh_cam"], atol=2e-5)
+    assert (track.face_offset[bodies.head] == golden["rand_face_offset"]).all() and not np.delete(track.face_offset, bodies.head, 0).any()
+    without = posed(bodies.body, replace(track, face_offset=None)).vertices
+    assert (without - made).abs().max() > 1e-3  # the recording can tell
 
 
 def test_the_face_is_seen_in_the_recorded_frames(golden, losses, targets, start):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -12,29 +12,10 @@ from svad_ray.body.lbs import rest_joints, rotation_matrices
 from svad_ray.fitting.paper.losses import Start
 from svad_ray.fitting.paper.model import FitBodies, State, masked_joint_offset, masked_locator_offset
 from svad_ray.fitting.paper.targets import first_head
-from svad_ray.geometry.rotations import ORDER, WINDOW, axis_angle_of, matrices_of_rows, rows_of, smooth_rotations
+from svad_ray.geometry.rotations import ORDER, WINDOW, axis_angle_of, rows_of, smooth_rotations
 from svad_ray.subject import BodyTrack
 
 SHAPES, EXPRESSIONS = 100, 50
-
-
-@dataclass(frozen=True)
-class HeadFit:
-    """FLAME's side of a fit.
-
-    Attributes:
-        shape: (S,). expression: (T, E), the body's too. root_pose, neck_pose, jaw_pose, leye_pose, reye_pose: (T, 3) axis-angle.
-        trans: (T, 3) metres, of the root joint in the camera.
-    """
-
-    shape: np.ndarray
-    expression: np.ndarray
-    root_pose: np.ndarray
-    neck_pose: np.ndarray
-    jaw_pose: np.ndarray
-    leye_pose: np.ndarray
-    reye_pose: np.ndarray
-    trans: np.ndarray
 
 
 def in_camera(track: BodyTrack, rest: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -109,9 +90,9 @@ def begin(
 
 @torch.no_grad()
 def to_track(bodies: FitBodies, state: State, like: BodyTrack) -> BodyTrack:
-    """The fitted body in the world of ``like``, whose cameras and frame rate it keeps; translations reproduce it on the plain SMPL-X layer."""
-    rotations = state.rotations()
-    posed = bodies.pose(state, rotations, face_offset=bodies.face_offset(state) if bodies.flame is not None else None)
+    """The fitted body in the world of ``like``, whose cameras and frame rate it keeps; with its offsets ``Body.forward`` makes what was fitted."""
+    rotations, face = state.rotations(), bodies.face_offset(state) if bodies.flame is not None else None
+    posed = bodies.pose(state, rotations, face_offset=face)
     views = torch.tensor(np.asarray(like.viewmats, np.float32))
     back = views[:, :3, :3].transpose(1, 2)
     pelvis = (back @ (state.trans - views[:, :3, 3])[..., None])[..., 0]
@@ -121,6 +102,7 @@ def to_track(bodies: FitBodies, state: State, like: BodyTrack) -> BodyTrack:
         betas=state.shape.numpy().copy(),
         transl=(pelvis - posed.root).numpy().astype(np.float32),
         expression=state.expr.numpy().copy(),
+        face_offset=None if face is None else face.numpy().copy(),
         joint_offset=masked_joint_offset(state.joint_offset).numpy(),
         locator_offset=masked_locator_offset(state.locator_offset).numpy(),
         body_id=bodies.body.id,
@@ -128,15 +110,6 @@ def to_track(bodies: FitBodies, state: State, like: BodyTrack) -> BodyTrack:
         residual_px=None,
     )
     return track.with_full_pose(axis_angle_of(rotations).numpy())
-
-
-def head_of(state: State) -> HeadFit:
-    """FLAME's side."""
-    turned = {name: axis_angle_of(matrices_of_rows(getattr(state, name))).detach().numpy() for name in ("jaw_pose", "leye_pose", "reye_pose")}
-    of_head = {name: axis_angle_of(matrices_of_rows(getattr(state, f"head_{name}"))).detach().numpy() for name in ("root_pose", "neck_pose")}
-    plain = (value.detach().numpy().copy() for value in (state.head_shape, state.expr, state.head_trans))
-    shape, expression, trans = plain
-    return HeadFit(shape=shape, expression=expression, trans=trans, **turned, **of_head)
 
 
 def smoothed(track: BodyTrack) -> BodyTrack:

@@ -53,9 +53,10 @@ def avatar_model(avatar: Avatar, *, body: Body | None = None) -> AvatarModel:
     body = body_of(avatar, body)
     learned = {key.removeprefix(LEARNED): torch.from_numpy(np.array(v)) for key, v in avatar.tensors.items() if key.startswith(LEARNED)}
     networks = networks_from(learned, name="the avatar").requires_grad_(False)
-    offset = avatar.tensors.get("surface_offset")
+    worn = avatar.tensors.get("surface_offset")
     mesh = avatar_mesh(body, regions_of(body), levels=int(avatar.facts["levels"]))
-    return AvatarModel(mesh, networks, surface_offset=None if offset is None else torch.from_numpy(np.array(offset)))
+    surface, face = (None if offset is None else torch.tensor(offset, dtype=torch.float32) for offset in (worn, avatar.track.face_offset))
+    return AvatarModel(mesh, networks, face_offset=face, surface_offset=surface)
 
 
 def baked(avatar: Avatar, *, body: Body | None = None) -> Avatar:

@@ -12,9 +12,9 @@ from torch import nn
 from svad_ray.backends import Backend
 from svad_ray.body import load_body
 from svad_ray.body.model import Body
+from svad_ray.body.person import check_person, person_joints
 from svad_ray.config import AvatarConfig
 from svad_ray.errors import InputError
-from svad_ray.fitting.silhouette import shaped
 from svad_ray.geometry.mesh import mean_edge
 from svad_ray.nets.exavatar.mesh import avatar_mesh
 from svad_ray.nets.exavatar.model import AvatarModel
@@ -104,14 +104,14 @@ class ExAvatar:
 
     def _prepare(self, clip: Clip, track: BodyTrack, photo: Photo, perception: Perception, photo_track: BodyTrack) -> _Prepared:
         c = self.config
-        joints = (self.body.J_regressor @ shaped(self.body, torch.tensor(track.betas, dtype=torch.float32))).float()
+        joints = person_joints(self.body, track)
         views = clip_views(self.body, joints, clip, track)
         longest = max(clip.frames.shape[1:3])
         views.append(photo_view(self.body, joints, photo, perception, photo_track, longest=longest, weight=c.photo_weight))
         mesh = avatar_mesh(self.body, regions_of(self.body), levels=c.exavatar.levels)
         networks = fresh_networks(track, triplane=c.exavatar.triplane, seed=c.seed)
-        offset = None if track.vertex_offset is None else torch.tensor(track.vertex_offset, dtype=torch.float32)
-        model = AvatarModel(mesh, networks, surface_offset=offset)
+        face, worn = (None if x is None else torch.tensor(x, dtype=torch.float32) for x in (track.face_offset, track.vertex_offset))
+        model = AvatarModel(mesh, networks, face_offset=face, surface_offset=worn)
         if not c.exavatar.official:
             settle(model)
         return _Prepared(model, views, (track, photo_track), joints)
@@ -139,6 +139,7 @@ def check_track(track: BodyTrack, body: Body) -> None:
     """Refuse a track of another body or with values that are no numbers."""
     if track.body_id != body.id:
         raise InputError(f"a track of body {track.body_id}", expected=f"body {body.id}", remedy="fit the clip to the body that avatar.body names")
+    check_person(body, track)
     if not all(np.isfinite(x).all() for x in (track.full_pose, track.transl, track.betas, track.expression, track.Ks, track.viewmats)):
         raise InputError("the track holds values that are no numbers", expected="finite poses and cameras", remedy="fit the clip again")
 

@@ -13,9 +13,9 @@ from svad_ray.backends import Backend
 from svad_ray.body import load_body
 from svad_ray.body.model import Body
 from svad_ray.body.names import JOINT_INDEX
+from svad_ray.body.person import check_person, person_joints
 from svad_ray.config import AvatarConfig
 from svad_ray.fitting.clothed import Surface, clothed_surface
-from svad_ray.fitting.silhouette import shaped
 from svad_ray.fitting.state import pose_body, relaxed_pose, state_of
 from svad_ray.geometry.mesh import normals_np, scatter, subdivide
 from svad_ray.geometry.rotations import frames_from_normals, orthonormal, quats_from_matrices
@@ -179,9 +179,10 @@ class GaussianAvatar:
             photo, perception, photo_track: The photo, its mask and its own fit: the one frame that is not generated.
         """
         c = self.config
-        surface = clothed_surface(self.body, track.betas, track.vertex_offset)
+        check_person(self.body, track)
+        surface = clothed_surface(self.body, track.betas, track.surface_offset)
         points = surface_points(surface, c.gaussians, head_density=c.head_density, seed=c.seed)
-        rest_joints = (self.body.J_regressor @ shaped(self.body, torch.tensor(track.betas, dtype=torch.float32))).float()
+        rest_joints = person_joints(self.body, track)
         views = clip_views(self.body, rest_joints, clip, track)
         views.append(photo_view(self.body, rest_joints, photo, perception, photo_track, longest=max(clip.frames.shape[1:3]), weight=c.photo_weight))
         few = [views[i] for i in np.linspace(0, len(views) - 2, min(c.color_views, len(views) - 1)).astype(int)] + views[-1:]
@@ -217,8 +218,9 @@ class GaussianAvatar:
 
 
 def _surface_offset(body: Body, track: BodyTrack) -> np.ndarray:
-    """(V, 3) metres: clothing and hair on the body, which exports of the surface need."""
-    return np.zeros(tuple(body.v_template.shape), np.float32) if track.vertex_offset is None else np.asarray(track.vertex_offset, np.float32)
+    """(V, 3) metres: face, clothing and hair on the body, which exports of the surface need."""
+    worn = track.surface_offset
+    return np.zeros(tuple(body.v_template.shape), np.float32) if worn is None else np.asarray(worn, np.float32)
 
 
 def _expression(body: Body, surface: Surface, points: SurfacePoints) -> tuple[np.ndarray, np.ndarray]:

@@ -65,7 +65,7 @@ class BodyFit:
         residual = self._residual(state, targets)
         self._gate(residual, targets)
         track = smoothed(state.to_track(self.body, fps=clip.track.fps, vertex_offset=clip.track.vertex_offset))
-        keep = {name: getattr(clip.track, name) for name in ("expression", "joint_offset", "locator_offset")}
+        keep = {name: getattr(clip.track, name) for name in ("expression", "face_offset", "joint_offset", "locator_offset")}
         return replace(track, residual_px=residual, **keep)
 
     def track_video(

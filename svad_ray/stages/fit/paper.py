@@ -36,7 +36,7 @@ _BOX_OVER_PERSON = 1.5
 class PaperFit:
     """``setup``, then whole clips."""
 
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3  # 3: face_offset is kept
     backend: ClassVar[Backend] = Backend(
         name="smplx-exavatar",
         stage="fit",
