@@ -32,7 +32,7 @@ from svad_ray.subject import BodyTrack
 
 BATCH = 64
 MESH_EVERY = 33  # of the body's vertices, the mesh term of ours is taken on one in so many
-TO_THE_LOSS = replace(EXAVATAR.scaled(0.2), warm_up=0, first_every=20)  # until the original's loss is reached; drops scale with it
+TO_THE_LOSS = replace(EXAVATAR.scaled(0.9), warm_up=0, first_every=20)  # until the original's loss is reached; its first poses pull far
 
 
 @dataclass(frozen=True)
