@@ -139,13 +139,12 @@ def animate(
 ) -> None:
     """A video of the avatar in motion."""
     loaded, track = in_motion(avatar, motion, body, size)
-    from svad_ray.deliver import rendered
+    from svad_ray.deliver import drawn
     from svad_ray.export.video import write_mp4
 
     with bars() as tell:
-        frames = rendered(loaded, track, tell=lambda done: tell("rendering", done))
-    write_mp4(iter(frames), out, track.fps)
-    _out.print(f"{len(frames)} frames in {out}")
+        write_mp4(drawn(loaded, track, tell=lambda done: tell("rendering", done)), out, track.fps)
+    _out.print(f"{len(track)} frames in {out}")
 
 
 @app.command()
@@ -172,10 +171,11 @@ def render(
 
 @app.command()
 def track(
-    video: Annotated[Path, typer.Argument(help="A video of one person, camera still.")],
+    video: Annotated[Path, typer.Argument(help="A video of one person, camera still; or a subject's folder of ExAvatar, which is read as it is.")],
     out: Annotated[Path, typer.Option(help="The motion (.npz).")] = Path("track.npz"),
     max_frames: Annotated[int, typer.Option(help="Read at most this many frames.")] = 600,
     max_side: Annotated[int, typer.Option(help="Frames are shrunk to this longer side, pixels.")] = 960,
+    body: Body = None,
     offline: Offline = False,
     cache_dir: CacheDir = None,
 ) -> None:
@@ -186,8 +186,16 @@ def track(
     from svad_ray.motion import save_track
     from svad_ray.stages.base import make
 
+    if video.is_dir():
+        from svad_ray.body import load_body
+        from svad_ray.motion.exavatar import read_track
+
+        found = read_track(video, load_body(body))
+        save_track(found, out)
+        _out.print(f"{len(found)} frames in {out}")
+        return
     frames, fps = read_video(video, max_frames=max_frames, max_side=max_side)
-    settings = override(Settings(), {"offline": offline, "cache_dir": str(cache_dir or "")})
+    settings = override(Settings(), {"offline": offline, "cache_dir": str(cache_dir or ""), "fit.body": str(body or "")})
     with bars() as tell:
         prepare(settings)
         fetch_models(chosen_backends(settings), tell)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -239,15 +239,18 @@ def fit_overlays(frames: np.ndarray, track: BodyTrack, body: Any, *, count: int 
     return overlays
 
 
-def rendered(avatar: Avatar, track: BodyTrack, *, tell: Callable[[float], None] = lambda done: None) -> np.ndarray:
-    """(T, H, W, 3) uint8 frames of the avatar in every pose of ``track``."""
+def drawn(avatar: Avatar, track: BodyTrack, *, tell: Callable[[float], None] = lambda done: None) -> Iterator[np.ndarray]:
+    """(H, W, 3) uint8 frames of the avatar in every pose of ``track``, as they are ready: a video is encoded while later ones are drawn."""
     from svad_ray.stages.avatar.asset import PosableAvatar
 
-    frames = []
-    for frame in PosableAvatar(avatar).frames_of(track):
-        frames.append(frame)
-        tell(len(frames) / len(track))
-    return np.stack(frames)
+    for number, frame in enumerate(PosableAvatar(avatar).frames_of(track), 1):
+        yield frame
+        tell(number / len(track))
+
+
+def rendered(avatar: Avatar, track: BodyTrack, *, tell: Callable[[float], None] = lambda done: None) -> np.ndarray:
+    """(T, H, W, 3) uint8: all of ``drawn`` together."""
+    return np.stack(list(drawn(avatar, track, tell=tell)))
 
 
 def danced(avatar: Avatar, motion: str, body: Any, *, size: int = 512) -> BodyTrack:

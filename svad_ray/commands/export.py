@@ -28,6 +28,9 @@ class ExportFormat(StrEnum):
     gltf = "gltf"
     mesh = "mesh"
     smplx = "smplx"
+    fit = "fit"
+    exavatar = "exavatar"
+    svad = "svad"
     mp4 = "mp4"
     report = "report"
 
@@ -38,14 +41,19 @@ _NAMES = {
     ExportFormat.gltf: "avatar.glb",
     ExportFormat.mesh: "mesh.glb",
     ExportFormat.smplx: "motion.npz",
+    ExportFormat.fit: "fit.npz",
+    ExportFormat.exavatar: "exavatar",
+    ExportFormat.svad: "svad",
     ExportFormat.mp4: "turntable.mp4",
     ExportFormat.report: "report.html",
 }
-_UNMOVED = (ExportFormat.mp4, ExportFormat.report)
+_OF_RUN = (ExportFormat.fit, ExportFormat.exavatar, ExportFormat.svad)  # of what create kept, not of the avatar
+_UNMOVED = (ExportFormat.mp4, ExportFormat.report, *_OF_RUN)
 _CLIPS = (ExportFormat.gltf, ExportFormat.mesh)
 _FORMATS = (
     "ply, splat: Gaussians. gltf: skinned Gaussians with clips. mesh: skinned coloured mesh with clips (Blender, three.js). "
-    "smplx: a motion as SMPL-X npz. mp4: turntable. report."
+    "smplx: a motion as SMPL-X npz. fit: the body fitted to the whole clip. exavatar, svad: the fitted subject as their folder. "
+    "mp4: turntable. report."
 )
 _MOTIONS = "As animate's. gltf, mesh: the clips, repeatable; default: all built-in ones. ply, splat: the pose. smplx: what is written."
 
@@ -67,6 +75,8 @@ def export(
     target = out or avatar / _NAMES[format]
     if format is ExportFormat.report:
         _copy_report(avatar, target)
+    elif format in _OF_RUN:
+        _write_fitted(avatar.parent if avatar.name == "avatar" else avatar, format, target, body)
     else:
         from svad_ray.store import load_avatar
 
@@ -103,10 +113,22 @@ def _write(avatar: Avatar, format: ExportFormat, target: Path, motions: list[str
             name, own = (motions or ["walk"])[0], _load_body(body)
             write_smplx(avatar, danced(avatar, name, own), target, body=own, name=name)
         case _:
-            from svad_ray.deliver import TURNTABLE_FPS, rendered, turntable_track
+            from svad_ray.deliver import TURNTABLE_FPS, drawn, turntable_track
             from svad_ray.export.video import write_mp4
 
-            write_mp4(iter(rendered(avatar, turntable_track(avatar, _load_body(body)))), target, TURNTABLE_FPS)
+            write_mp4(drawn(avatar, turntable_track(avatar, _load_body(body))), target, TURNTABLE_FPS)
+
+
+def _write_fitted(run: Path, format: ExportFormat, target: Path, body: Path | None) -> None:
+    """The fit of a finished run."""
+    from svad_ray.export.exavatar import fitted_clip, write_subject
+    from svad_ray.motion import save_track
+
+    clip = fitted_clip(run)
+    if format is ExportFormat.fit:
+        save_track(clip.track, target)
+    else:
+        write_subject(clip, target, body=_load_body(body), padded=format is ExportFormat.svad)
 
 
 def in_motion(avatar: Path, motion: str, body: Path | None, size: int) -> tuple[Avatar, BodyTrack]:

@@ -122,7 +122,5 @@ def _posed(avatar: Avatar, pose: BodyTrack, frame: int) -> tuple[np.ndarray, np.
         raise InputError(f"frame {frame} of a track of {len(pose)}", expected=f"0 to {len(pose) - 1}", remedy="choose a frame that the track has")
     from svad_ray.stages.avatar.asset import PosableAvatar
 
-    if not np.isfinite(np.concatenate([pose.full_pose[frame].ravel(), pose.transl[frame], pose.expression[frame]])).all():
-        raise InputError(f"frame {frame} of the motion holds values that are not finite", expected="a finite pose", remedy="choose another frame")
     posed = PosableAvatar(avatar).posed(pose, frame)
     return posed.means.numpy(), posed.quats.numpy()

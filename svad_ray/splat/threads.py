@@ -7,16 +7,21 @@ process; a forked child makes its own, because the workers of its parent do not 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
-from threading import Lock
+from threading import Lock, local
+from typing import TypeVar
 
 import torch
 
 from svad_ray.errors import ConfigError
 
+T = TypeVar("T")
+_AHEAD = 2  # results that may wait for their reader, beside those in work
 _lock = Lock()
+_own = local()  # .alone: this thread works beside others of its kind and starts no helpers
 _wanted: int | None = None
 _pool: tuple[int, int, ThreadPoolExecutor] | None = None  # (process id, workers, executor)
 
@@ -34,7 +39,9 @@ def set_threads(count: int | None) -> None:
 
 
 def get_threads() -> int:
-    """The number of threads in use: `set_threads`, else ``SVAD_THREADS``, else torch's own number. Never the machine's core count."""
+    """The number of threads in use: 1 inside `in_order`'s work, else `set_threads`, else ``SVAD_THREADS``, else torch's own number. Never the machine's core count."""
+    if getattr(_own, "alone", False):
+        return 1
     if _wanted is not None:
         return _wanted
     text = os.environ.get("SVAD_THREADS", "")
@@ -94,3 +101,25 @@ def even_ranges(count: int, *, block: int) -> list[tuple[int, int]]:
     pieces = 1 if get_threads() == 1 else min(blocks, 4 * get_threads())
     edges = [blocks * i // pieces * block for i in range(pieces + 1)] if pieces else []
     return [(a, min(b, count)) for a, b in pairwise(edges) if a < min(b, count)]
+
+
+def in_order(work: Callable[[int], T], count: int) -> Iterator[T]:
+    """``work(i)`` of every i below ``count``, in order: several at a time, each on one thread, and some ahead of the reader.
+
+    Whole frames side by side wait for each other less than pieces of one frame. An error of ``work`` is raised in its place; a reader that
+    stops early leaves nothing running.
+    """
+    threads = min(get_threads(), count)
+    if threads < 2:
+        yield from (work(i) for i in range(count))
+        return
+    pool = ThreadPoolExecutor(threads, thread_name_prefix="svad-frames", initializer=lambda: setattr(_own, "alone", True))
+    try:
+        waiting = deque(pool.submit(work, i) for i in range(min(count, threads + _AHEAD)))
+        for submitted in range(len(waiting), count + len(waiting)):
+            done = waiting.popleft().result()
+            if submitted < count:
+                waiting.append(pool.submit(work, submitted))
+            yield done
+    finally:
+        pool.shutdown(cancel_futures=True)
