@@ -1,8 +1,7 @@
-"""Motions from files: our own track ``.npz``, AMASS / SMPL-X ``.npz``, and ExAvatar's folder of per-frame JSON."""
+"""Motions from files: our own track ``.npz``, AMASS / SMPL-X ``.npz``, and ExAvatar's folders."""
 
 from __future__ import annotations
 
-import json
 import zipfile
 from collections.abc import Mapping
 from dataclasses import fields, replace
@@ -16,35 +15,18 @@ from scipy.spatial.transform import Rotation, Slerp
 from svad_ray.errors import InputError
 from svad_ray.export.atomic import atomic_path
 from svad_ray.motion.builtin import MOTIONS, blank_track
+from svad_ray.motion.exavatar import read_motion
+from svad_ray.motion.parts import PARTS, check_finite, joined_parts, listed
 from svad_ray.subject import OFFSETS, BodyTrack
 
 if TYPE_CHECKING:
     from svad_ray.body import Body
 
-TRACK_VERSION = 1
+TRACK_VERSION = 2  # 2: face_offset
 _HEADER = "svad_ray_track"
 _OPTIONAL = (*OFFSETS, "residual_px")
-_READABLE = "a built-in name, a track .npz of this project, an AMASS or SMPL-X .npz, or an ExAvatar smplx_params folder"
+_READABLE = "a built-in name, a track .npz of this project, an AMASS or SMPL-X .npz, or a folder of ExAvatar's"
 _Z_UP_TO_Y_UP = Rotation.from_euler("x", -90, degrees=True)
-# How SMPL-X parameter files name the parts: first name present wins.
-_PARTS = {
-    "global_orient": ("global_orient", "root_orient", "root_pose"),
-    "body_pose": ("body_pose", "pose_body"),
-    "left_hand_pose": ("left_hand_pose", "lhand_pose"),
-    "right_hand_pose": ("right_hand_pose", "rhand_pose"),
-    "jaw_pose": ("jaw_pose", "pose_jaw"),
-    "leye_pose": ("leye_pose",),
-    "reye_pose": ("reye_pose",),
-}
-_PART_SLICES = {
-    "global_orient": slice(0, 1),
-    "body_pose": slice(1, 22),
-    "jaw_pose": slice(22, 23),
-    "leye_pose": slice(23, 24),
-    "reye_pose": slice(24, 25),
-    "left_hand_pose": slice(25, 40),
-    "right_hand_pose": slice(40, 55),
-}
 
 
 def load_motion(source: str | Path, body: Body | None = None, *, fps: float | None = None) -> BodyTrack:
@@ -68,15 +50,15 @@ def load_motion(source: str | Path, body: Body | None = None, *, fps: float | No
 
 def _from_path(path: Path, body: Body | None) -> BodyTrack:
     if path.is_dir():
-        return _exavatar(path)
+        return read_motion(path)
     if not path.exists():
         raise InputError(f"no motion '{path}'", expected=_READABLE, remedy=f"use one of {', '.join(MOTIONS)}, or check the path")
     arrays = _read_npz(path)
     if _HEADER in arrays:
         return _track_from(arrays, path)
-    if "poses" in arrays or any(name in arrays for name in _PARTS["body_pose"]):
+    if "poses" in arrays or any(name in arrays for name in PARTS["body_pose"]):
         return _without_hand_mean(_smplx_npz(arrays, path), body)
-    raise InputError(f"{path} holds the arrays {_listed(arrays)}", expected=_READABLE, remedy="export poses as SMPL-X axis-angle (keys poses, trans)")
+    raise InputError(f"{path} holds the arrays {listed(arrays)}", expected=_READABLE, remedy="export poses as SMPL-X axis-angle (keys poses, trans)")
 
 
 def _read_npz(path: Path) -> dict[str, np.ndarray]:
@@ -115,16 +97,16 @@ def load_track(path: str | Path) -> BodyTrack:
     arrays = _read_npz(path)
     if _HEADER not in arrays:
         raise InputError(
-            f"{path} holds the arrays {_listed(arrays)}", expected="a track .npz of this project", remedy="use load_motion for other formats"
+            f"{path} holds the arrays {listed(arrays)}", expected="a track .npz of this project", remedy="use load_motion for other formats"
         )
     return _track_from(arrays, path)
 
 
 def _track_from(arrays: Mapping[str, np.ndarray], path: Path) -> BodyTrack:
     version = int(arrays[_HEADER])
-    if version != TRACK_VERSION:
+    if not 1 <= version <= TRACK_VERSION:
         raise InputError(
-            f"{path} is a track of version {version}", expected=f"version {TRACK_VERSION}", remedy="update svad-ray, or write the track again"
+            f"{path} is a track of version {version}", expected=f"at most version {TRACK_VERSION}", remedy="update svad-ray, or write the track again"
         )
     missing = [f.name for f in fields(BodyTrack) if f.name not in arrays and f.name not in _OPTIONAL]
     if missing:
@@ -133,21 +115,22 @@ def _track_from(arrays: Mapping[str, np.ndarray], path: Path) -> BodyTrack:
     height, width = (int(side) for side in arrays["image_size"])
     values |= {"image_size": (height, width), "fps": float(arrays["fps"]), "body_id": str(arrays["body_id"])}
     track = BodyTrack(**values)
-    lengths = {name: len(values[name]) for name in (*_PARTS, "expression", "viewmats", "Ks") if len(values[name]) != len(track)}
+    lengths = {name: len(values[name]) for name in (*PARTS, "expression", "viewmats", "Ks") if len(values[name]) != len(track)}
     if lengths:
         raise InputError(f"{path}: {len(track)} frames, but {lengths}", expected="one row per frame in every array", remedy="write the track again")
+    check_finite(path, *(value for name, value in values.items() if isinstance(value, np.ndarray) and name != "residual_px"))
     return track
 
 
 def _smplx_npz(arrays: Mapping[str, np.ndarray], path: Path) -> BodyTrack:
     """AMASS (z up) or plain SMPL-X parameters (y up unless the file carries AMASS's frame-rate key)."""
-    pose = _whole_pose(arrays["poses"], path) if "poses" in arrays else _joined_parts(arrays, path)
+    pose = _whole_pose(arrays["poses"], path) if "poses" in arrays else joined_parts(arrays, path)
     transl = np.asarray(arrays.get("trans", arrays.get("transl", np.zeros((len(pose), 3)))), float)
     if transl.shape != (len(pose), 3):
         raise InputError(
             f"{path}: {len(pose)} poses and translations of shape {transl.shape}", expected=f"({len(pose)}, 3)", remedy="repair the file"
         )
-    _check_finite(path, pose, transl)
+    check_finite(path, pose, transl)
     rate_key = next((key for key in ("mocap_frame_rate", "mocap_framerate", "fps") if key in arrays), None)
     if rate_key is not None and rate_key.startswith("mocap"):
         pose, transl = _to_y_up(pose, transl)
@@ -174,71 +157,11 @@ def _whole_pose(poses: np.ndarray, path: Path) -> np.ndarray:
     return out
 
 
-def _joined_parts(arrays: Mapping[str, Any], path: Path) -> np.ndarray:
-    """(T, 55, 3) from separately named parts; absent parts stay zero."""
-    body_name = next(name for name in _PARTS["body_pose"] if name in arrays)
-    frames = len(np.asarray(arrays[body_name]))
-    pose = np.zeros((frames, 55, 3))
-    for part, names in _PARTS.items():
-        name = next((n for n in names if n in arrays), None)
-        if name is None:
-            continue
-        joints = _PART_SLICES[part].stop - _PART_SLICES[part].start
-        values = np.asarray(arrays[name], float)
-        if values.size != frames * joints * 3:
-            raise InputError(
-                f"{path}: {name} of shape {values.shape}",
-                expected=f"{joints} axis-angle rotations for each of {frames} frames",
-                remedy="export without PCA",
-            )
-        pose[:, _PART_SLICES[part]] = values.reshape(frames, joints, 3)
-    return pose
-
-
 def _to_y_up(pose: np.ndarray, transl: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """From AMASS's floor in x-y to ours in x-z: (x, y, z) -> (x, z, -y)."""
     pose = pose.copy()
     pose[:, 0] = (_Z_UP_TO_Y_UP * Rotation.from_rotvec(pose[:, 0])).as_rotvec()
     return pose, _Z_UP_TO_Y_UP.apply(transl)
-
-
-def _exavatar(folder: Path) -> BodyTrack:
-    """ExAvatar's ``smplx_params[_smoothed]``: one JSON per frame, numbered with or without leading zeros, in OpenCV camera axes at 30 per second."""
-    found = sorted((file for file in folder.glob("*.json") if file.stem.isdigit()), key=lambda file: int(file.stem))
-    if not found:
-        inside = ", ".join(sorted(file.name for file in folder.iterdir())[:6]) or "nothing"
-        raise InputError(
-            f"the folder {folder} holds {inside}",
-            expected="smplx_params with 0.json, 1.json, ...",
-            remedy="point at the folder of numbered JSON files",
-        )
-    frames = [_read_frame(file) for file in found]
-    pose = np.concatenate(
-        [_joined_parts({k: np.asarray(v)[None] for k, v in frame.items()}, file) for frame, file in zip(frames, found, strict=True)]
-    )
-    transl = np.array([np.asarray(frame.get("trans", [0, 0, 0]), float).reshape(3) for frame in frames])
-    _check_finite(folder, pose, transl)
-    half_turn = Rotation.from_euler("x", 180, degrees=True)  # camera axes (y down, z away) to body axes (y up, z to the camera)
-    pose[:, 0] = (half_turn * Rotation.from_rotvec(pose[:, 0])).as_rotvec()
-    track = blank_track(pose, transl=half_turn.apply(transl), fps=30.0)
-    return replace(track, expression=np.array([np.asarray(frame.get("expr", np.zeros(10)), np.float32).reshape(-1) for frame in frames]))
-
-
-def _read_frame(file: Path) -> dict[str, Any]:
-    try:
-        frame = json.loads(file.read_text())
-    except (OSError, ValueError) as error:
-        raise InputError(
-            f"{file} is no readable JSON ({error})", expected="SMPL-X parameters of one frame", remedy="repair or remove the file"
-        ) from error
-    if not isinstance(frame, dict) or "body_pose" not in frame or "root_pose" not in frame:
-        raise InputError(f"{file} holds {_listed(frame)}", expected="root_pose, body_pose, ...", remedy="point at an smplx_params folder")
-    return frame
-
-
-def _check_finite(path: Path, *arrays: np.ndarray) -> None:
-    if not all(np.isfinite(array).all() for array in arrays):
-        raise InputError(f"{path} holds values that are not finite", expected="finite rotations and translations", remedy="cut out the broken frames")
 
 
 def _without_hand_mean(track: BodyTrack, body: Body | None) -> BodyTrack:
@@ -264,8 +187,3 @@ def resample(track: BodyTrack, fps: float) -> BodyTrack:
     # Cameras do not blend linearly; the nearest one is exact for fixed cameras.
     nearest = np.rint(new * track.fps).astype(int).clip(0, len(track) - 1)
     return replace(track, **linear, viewmats=track.viewmats[nearest], fps=float(fps)).with_full_pose(turned)
-
-
-def _listed(keys: Any) -> str:
-    names = sorted(str(key) for key in keys) if isinstance(keys, Mapping) else [type(keys).__name__]
-    return ", ".join(names[:12]) + (", ..." if len(names) > 12 else "") if names else "nothing"

@@ -10,6 +10,8 @@ from rules import golden_or_skip
 
 from svad_ray.body.flame import flame_from_arrays, with_flame_expressions
 from svad_ray.body.load import body_from_arrays, read_npz
+from svad_ray.conventions import BODY_TO_CAMERA
+from svad_ray.export.exavatar import frame_values
 from svad_ray.fitting.paper.companions import Companions
 from svad_ray.fitting.paper.losses import Losses, Start, hand_weights, neighbours, rotations_of
 from svad_ray.fitting.paper.model import FitBodies, State
@@ -133,6 +135,8 @@ def test_the_track_of_a_fit_makes_the_recorded_surface(golden, bodies):
     track = to_track(bodies, state, like)
     np.testing.assert_allclose(track.transl, golden["rand_out_smplx_trans"], atol=1e-5)
     made = posed(bodies.body, track).vertices
+    written = frame_values(to_track(bodies, state, replace(like, viewmats=still @ BODY_TO_CAMERA)), bodies.body)  # from a world with y up
+    np.testing.assert_allclose([frame["trans"] for frame in written], golden["rand_out_smplx_trans"], atol=1e-5)
     if "rand_out_smplx_mesh_cam" in golden:
         np.testing.assert_allclose(made, golden["rand_out_smplx_mesh_cam"], atol=2e-5)
     assert (track.face_offset[bodies.head] == golden["rand_face_offset"]).all() and not np.delete(track.face_offset, bodies.head, 0).any()
