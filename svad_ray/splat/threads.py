@@ -39,7 +39,7 @@ def set_threads(count: int | None) -> None:
 
 
 def get_threads() -> int:
-    """The number of threads in use: 1 inside `in_order`'s work, else `set_threads`, else ``SVAD_THREADS``, else torch's own number. Never the machine's core count."""
+    """How many threads are in use: `set_threads`, else ``SVAD_THREADS``, else torch's own number, never the machine's core count; 1 in `in_order`."""
     if getattr(_own, "alone", False):
         return 1
     if _wanted is not None:
