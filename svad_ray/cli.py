@@ -22,6 +22,7 @@ import svad_ray
 from svad_ray.commands.batch import batch
 from svad_ray.commands.export import AvatarFolder, Body, export, in_motion
 from svad_ray.commands.serve import app as serve_app
+from svad_ray.commands.view import view
 from svad_ray.config import Settings, dump_settings, for_all_stages, load_settings, override
 from svad_ray.errors import InputError, SvadError
 
@@ -33,6 +34,7 @@ models_app = typer.Typer(no_args_is_help=True, help="The embedded model files: w
 app.add_typer(models_app, name="models")
 app.command()(batch)
 app.command()(export)
+app.command()(view)
 app.add_typer(serve_app, name="serve")
 _out, _err = Console(), Console(stderr=True)
 INTERRUPTED = 130
@@ -308,6 +310,24 @@ def models_pull(
         for name in chosen:
             models.pull(name, cache=cache_dir, force=force, progress=partial(fetching, tell, name))
             tell(f"models: {name}", 1.0)
+
+
+@models_app.command("convert")
+def models_convert(
+    model: Annotated[Path, typer.Argument(help="SMPLX_*.pkl or FLAME_*.pkl; nothing in it is run.")],
+    out: Annotated[Path | None, typer.Option(help="The npz; default: beside it.")] = None,
+) -> None:
+    """A licensed pickled model as npz, checked by its keys and shapes. Its licence stays what it was."""
+    import numpy as np
+
+    from svad_ray.body.convert import converted
+    from svad_ray.export.atomic import atomic_path
+
+    kind, arrays = converted(model)
+    target = out or model.with_suffix(".npz")
+    with atomic_path(target) as temporary, temporary.open("wb") as stream:
+        np.savez(stream, allow_pickle=False, **arrays)  # type: ignore[arg-type]
+    _out.print(f"{kind}, {len(arrays['v_template'])} vertices: {target}")
 
 
 def _print_models(cache_dir: Path | None, *, hashes: bool) -> bool:

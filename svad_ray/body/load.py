@@ -13,6 +13,7 @@ import torch
 
 from svad_ray.body.model import JOINTS, Body
 from svad_ray.body.names import PARENTS
+from svad_ray.body.pickled import read_pickle
 from svad_ray.body.tables import tables_of
 from svad_ray.errors import InputError, WeightsMissing
 
@@ -32,7 +33,7 @@ def load_body(path: str | Path | None = None, *, progress: Callable[[float, str]
     """A body; each file is read once in a process.
 
     Args:
-        path: npz in SMPL-X layout; None = the open body, built into the cache on first use (below two minutes).
+        path: npz or pkl in SMPL-X layout, of the latter nothing is run; None = the open body, built into the cache on first use (below two minutes).
         progress: Called with (share done, what is being done) while the open body is built.
 
     Raises:
@@ -47,7 +48,7 @@ def load_body(path: str | Path | None = None, *, progress: Callable[[float, str]
     if not path.is_file():
         raise WeightsMissing(
             f"there is no body file {path}",
-            expected="an npz in SMPL-X layout (SMPLX_NEUTRAL.npz), from https://smpl-x.is.tue.mpg.de under its own licence",
+            expected="a file in SMPL-X layout (SMPLX_NEUTRAL.npz or .pkl), from https://smpl-x.is.tue.mpg.de under its own licence",
             remedy="leave the path out to use the open body that svad-ray builds from CC0 data",
         )
     return _load(path, path.stat().st_mtime_ns)
@@ -55,7 +56,19 @@ def load_body(path: str | Path | None = None, *, progress: Callable[[float, str]
 
 @lru_cache(maxsize=4)
 def _load(path: Path, _changed: int) -> Body:
-    return body_from_arrays(read_npz(path), name=path.stem)
+    return body_from_arrays(read_body(path), name=path.stem)
+
+
+def read_body(path: Path) -> dict[str, np.ndarray]:
+    """The arrays of a body file that this project uses, from the npz or the pkl that SMPL-X's site gives.
+
+    Raises:
+        InputError: The file is damaged, or keys are missing.
+    """
+    if path.suffix != ".pkl":
+        return read_npz(path)
+    data = {key: np.asarray(value) for key, value in read_pickle(path).items() if key in (*_NEEDED, *_OPTIONAL)}
+    return _complete(data, path)
 
 
 def read_npz(path: Path) -> dict[str, np.ndarray]:
@@ -69,8 +82,12 @@ def read_npz(path: Path) -> dict[str, np.ndarray]:
             data = {key: file[key] for key in (*_NEEDED, *_OPTIONAL) if key in file.files}
     except (ValueError, OSError, zipfile.BadZipFile, EOFError) as error:
         raise InputError(f"{path.name} cannot be read as an npz ({error})", expected="a body in SMPL-X's npz layout") from error
+    return _complete(data, path)
+
+
+def _complete(data: dict[str, np.ndarray], path: Path) -> dict[str, np.ndarray]:
     if missing := [key for key in _NEEDED if key not in data]:
-        raise InputError(f"{path.name} lacks {', '.join(missing)}", expected="a body in SMPL-X's npz layout", remedy="use the SMPL-X v1.1 npz files")
+        raise InputError(f"{path.name} lacks {', '.join(missing)}", expected="a body in SMPL-X's layout", remedy="use the SMPL-X v1.1 files")
     return data
 
 
@@ -83,12 +100,13 @@ def body_from_arrays(data: Mapping[str, np.ndarray], *, name: str = "body", vert
         vertex_ids: Named vertices that replace the file's.
 
     Raises:
-        InputError: The skeleton is not SMPL-X's.
+        InputError: The skeleton is not SMPL-X's, or arrays do not fit together.
     """
     parents = np.asarray(data["kintree_table"])[0].astype(np.int64)
     parents[0] = -1
     if tuple(parents.tolist()) != PARENTS:
         raise InputError(f"a skeleton of {len(parents)} joints", expected=f"SMPL-X's {JOINTS} joints (the locked-head and SMPL-H files differ)")
+    _check_shapes(data)
     shapedirs = torch.tensor(np.asarray(data["shapedirs"], np.float32))
     # Files of the first release hold 10 + 10 columns, later ones 300 + 100.
     betas = _SHAPE_SPACE if shapedirs.shape[-1] > _SHAPE_SPACE else shapedirs.shape[-1] // 2
@@ -111,6 +129,22 @@ def body_from_arrays(data: Mapping[str, np.ndarray], *, name: str = "body", vert
         expression_units=units,
         unit_to_expression=np.asarray(data["arkit2expr"], np.float32) if units else None,
     )
+
+
+def _check_shapes(data: Mapping[str, np.ndarray]) -> None:
+    """Every array is of the same vertices and joints, and holds numbers."""
+    count = len(data["v_template"])
+    wanted = {"v_template": (count, 3), "J_regressor": (JOINTS, count), "weights": (count, JOINTS)}
+    found = {name: np.shape(data[name]) for name in wanted} | {"shapedirs": np.shape(data["shapedirs"])[:2]}
+    wrong = [f"{name} of {found[name]}" for name, shape in (wanted | {"shapedirs": (count, 3)}).items() if found[name] != shape]
+    if "posedirs" in data and np.any(data["posedirs"]) and np.shape(data["posedirs"]) != (count, 3, 9 * (JOINTS - 1)):
+        wrong.append(f"posedirs of {np.shape(data['posedirs'])}")
+    if np.ndim(data["f"]) != 2 or np.shape(data["f"])[1] != 3 or np.max(data["f"], initial=0) >= count:
+        wrong.append("faces of vertices that are not there")
+    if wrong:
+        raise InputError(f"a body of {count} vertices with {', '.join(wrong)}", expected="arrays of one body", remedy="download the file again")
+    if broken := [name for name in (*wanted, "shapedirs") if not np.isfinite(data[name]).all()]:
+        raise InputError(f"{broken[0]} holds values that are no numbers", expected="finite values", remedy="download the file again")
 
 
 def content_id(data: Mapping[str, np.ndarray]) -> str:

@@ -16,7 +16,7 @@ from svad_ray.errors import InputError
 from svad_ray.export.atomic import atomic_path
 from svad_ray.motion.builtin import MOTIONS, blank_track
 from svad_ray.motion.exavatar import read_motion
-from svad_ray.motion.parts import PARTS, check_finite, joined_parts, listed
+from svad_ray.motion.parts import PARTS, check_finite, halved, joined_parts, listed
 from svad_ray.subject import OFFSETS, BodyTrack
 
 if TYPE_CHECKING:
@@ -124,7 +124,7 @@ def _track_from(arrays: Mapping[str, np.ndarray], path: Path) -> BodyTrack:
 
 def _smplx_npz(arrays: Mapping[str, np.ndarray], path: Path) -> BodyTrack:
     """AMASS (z up) or plain SMPL-X parameters (y up unless the file carries AMASS's frame-rate key)."""
-    pose = _whole_pose(arrays["poses"], path) if "poses" in arrays else joined_parts(arrays, path)
+    pose = _whole_pose(arrays["poses"], path) if "poses" in arrays else joined_parts(halved(arrays), path)
     transl = np.asarray(arrays.get("trans", arrays.get("transl", np.zeros((len(pose), 3)))), float)
     if transl.shape != (len(pose), 3):
         raise InputError(
@@ -134,7 +134,10 @@ def _smplx_npz(arrays: Mapping[str, np.ndarray], path: Path) -> BodyTrack:
     rate_key = next((key for key in ("mocap_frame_rate", "mocap_framerate", "fps") if key in arrays), None)
     if rate_key is not None and rate_key.startswith("mocap"):
         pose, transl = _to_y_up(pose, transl)
-    track = blank_track(pose, transl=transl, fps=30.0 if rate_key is None else float(arrays[rate_key]))
+    rate = 30.0 if rate_key is None else float(arrays[rate_key])
+    if not 0 < rate < np.inf:
+        raise InputError(f"{path}: {rate_key} is {rate}", expected="frames per second", remedy="repair the file")
+    track = blank_track(pose, transl=transl, fps=rate)
     expression = np.asarray(arrays.get("expression", np.zeros((len(pose), 10))), np.float32)
     return replace(track, expression=expression) if expression.shape[:1] == (len(pose),) and expression.ndim == 2 else track
 

@@ -31,6 +31,15 @@ _PART_SLICES = {
 }
 
 
+def halved(arrays: Mapping[str, Any]) -> dict[str, Any]:
+    """The same with AMASS's pairs, left before right, as two parts: pose_hand (T, 90) and pose_eye (T, 6)."""
+    out = dict(arrays)
+    for pair, names in (("pose_hand", ("left_hand_pose", "right_hand_pose")), ("pose_eye", ("leye_pose", "reye_pose"))):
+        if np.ndim(arrays.get(pair)) == 2 and np.shape(arrays[pair])[1] % 2 == 0:
+            out |= dict(zip(names, np.split(np.asarray(arrays[pair]), 2, axis=1)))
+    return out
+
+
 def joined_parts(arrays: Mapping[str, Any], path: Path, *, frames: int | None = None) -> np.ndarray:
     """(T, 55, 3) from separately named parts; absent parts stay zero.
 

@@ -1,13 +1,11 @@
 """The head: against the recorded official layer, its landmark conventions, and its files as their publishers write them."""
 
 import pickle
-import sys
-import types
 
 import numpy as np
 import pytest
 import torch
-from scipy.sparse import csc_matrix
+from published_models import published
 
 from svad_ray.body.flame import CONTOUR, INNER, flame_from_arrays, load_flame
 from svad_ray.errors import InputError, WeightsMissing
@@ -56,32 +54,9 @@ def test_a_batch_is_a_loop_and_missing_arguments_are_zero(flame, recorded):
         flame.forward(betas=torch.zeros(1, 301))
 
 
-class _Ch:
-    """Stands where chumpy's arrays stand in the published pickles."""
-
-    def __init__(self, x):
-        self.x = x
-
-
-def _published(arrays, path, *, sparse=True):
-    """The head as its makers pickle it: chumpy arrays, a sparse regressor, Python 2's protocol."""
-    module = types.ModuleType("chumpy.ch")
-    _Ch.__module__, _Ch.__qualname__, module._Ch = "chumpy.ch", "_Ch", _Ch
-    sys.modules.update({"chumpy": types.ModuleType("chumpy"), "chumpy.ch": module})
-    try:
-        data = dict(arrays)
-        data["shapedirs"] = _Ch(data["shapedirs"])
-        data["J_regressor"] = csc_matrix(data["J_regressor"]) if sparse else data["J_regressor"]
-        data["bs_style"] = "lbs"
-        path.write_bytes(pickle.dumps(data, protocol=2))
-    finally:
-        del sys.modules["chumpy"], sys.modules["chumpy.ch"]
-    return path
-
-
 def test_published_files_are_read_and_nothing_in_them_runs(arrays, flame, recorded, tmp_path):
     head, points = arrays
-    _published(head, tmp_path / "FLAME_NEUTRAL.pkl")
+    published(head, tmp_path / "FLAME_NEUTRAL.pkl")
     static = {"lmk_face_idx": points["static_lmk_face_idx"], "lmk_b_coords": points["static_lmk_b_coords"]}
     (tmp_path / "flame_static_embedding.pkl").write_bytes(pickle.dumps(static, protocol=2))
     moving = {"lmk_face_idx": points["dynamic_lmk_face_idx"], "lmk_b_coords": points["dynamic_lmk_b_coords"]}
@@ -119,7 +94,7 @@ def test_bad_files_are_named(arrays, tmp_path):
     head, _ = arrays
     with pytest.raises(WeightsMissing, match="FLAME_NEUTRAL"):
         load_flame(tmp_path)
-    whole = _published(head, tmp_path / "FLAME_NEUTRAL.pkl").read_bytes()
+    whole = published(head, tmp_path / "FLAME_NEUTRAL.pkl").read_bytes()
     (tmp_path / "FLAME_NEUTRAL.pkl").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(InputError, match=r"FLAME_NEUTRAL\.pkl cannot be read"):
         load_flame(tmp_path)

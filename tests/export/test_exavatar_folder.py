@@ -191,3 +191,30 @@ def test_folders_that_are_in_use_and_strangers_are_refused(folder, clip, body, t
     assert not list(tmp_path.glob("*")) and not list(tmp_path.glob(".*"))
     with pytest.raises(InputError, match="no smplx_optimized"):
         read_track(tmp_path, body)
+
+
+@pytest.mark.models
+def test_a_run_gives_its_fit_and_its_folder(tmp_path):
+    """Blocks of frames joined in order, the whole track in one file, and the commands that write and read them."""
+    import frames_source
+    from typer.testing import CliRunner
+
+    from svad_ray.body import load_body
+    from svad_ray.cli import app
+    from svad_ray.motion import load_track
+
+    clip, track, _ = frames_source.add_subject(str(tmp_path / "run"), "me", frames=5, block=2)
+    for name in ("fit", "svad"):
+        done = CliRunner().invoke(app, ["export", str(tmp_path / "run"), "--format", name, "--out", str(tmp_path / name)])
+        assert done.exit_code == 0, done.exception
+    kept = load_track(tmp_path / "fit")
+    np.testing.assert_array_equal(kept.vertex_offset, track.vertex_offset)
+    np.testing.assert_array_equal(kept.viewmats, track.viewmats)
+    again = read_subject(tmp_path / "svad", load_body())
+    np.testing.assert_array_equal(again.frames, clip.frames)
+    assert (tmp_path / "svad" / "frames" / "0004.png").is_file()
+    done = CliRunner().invoke(app, ["track", str(tmp_path / "svad"), "--out", str(tmp_path / "again.npz")])
+    assert done.exit_code == 0 and "5 frames" in done.output
+    np.testing.assert_allclose(load_track(tmp_path / "again.npz").betas[:10], track.betas, atol=1e-6)
+    done = CliRunner().invoke(app, ["export", str(tmp_path / "nothing"), "--format", "fit"])
+    assert isinstance(done.exception, InputError)

@@ -17,9 +17,10 @@ def random_track(frames: int = 4) -> BodyTrack:
     return blank_track(rng.normal(0, 0.3, (frames, 55, 3)), transl=rng.normal(0, 1, (frames, 3)), fps=30.0)
 
 
-@pytest.mark.parametrize("optional", [(), ("vertex_offset", "joint_offset", "residual_px")])
+@pytest.mark.parametrize("optional", [(), ("vertex_offset", "face_offset", "joint_offset", "residual_px")])
 def test_a_saved_track_loads_bit_for_bit(tmp_path, optional):
-    extra = {"vertex_offset": np.ones((7, 3), np.float32), "joint_offset": np.ones((55, 3), np.float32), "residual_px": np.ones(4, np.float32)}
+    extra = {"vertex_offset": np.ones((7, 3), np.float32), "face_offset": np.full((7, 3), 2, np.float32)}
+    extra |= {"joint_offset": np.ones((55, 3), np.float32), "residual_px": np.ones(4, np.float32)}
     track = replace(random_track(), body_id="abc", **{name: extra[name] for name in optional})
     save_track(track, tmp_path / "t.npz")
     for found in (load_track(tmp_path / "t.npz"), load_motion(tmp_path / "t.npz")):
@@ -37,12 +38,16 @@ def test_damaged_and_foreign_tracks_are_refused(tmp_path):
     np.savez(tmp_path / "newer.npz", **{**arrays, "svad_ray_track": 99})
     np.savez(tmp_path / "uneven.npz", **{**arrays, "jaw_pose": np.zeros((2, 3))})
     np.savez(tmp_path / "lacking.npz", **{k: v for k, v in arrays.items() if k != "betas"})
+    np.savez(tmp_path / "nan.npz", **{**arrays, "body_pose": arrays["body_pose"] * np.nan})
+    np.savez(tmp_path / "first.npz", **{**arrays, "svad_ray_track": 1})
+    assert load_track(tmp_path / "first.npz").face_offset is None  # files of before the face are read on
     np.savez(tmp_path / "other.npz", picture=np.zeros(3))
     for name, says in (
         ("cut", "readable"),
         ("newer", "version 99"),
         ("uneven", "jaw_pose"),
         ("lacking", "betas"),
+        ("nan", "not finite"),
         ("other", "picture"),
         ("no", "no track"),
     ):
@@ -98,6 +103,18 @@ def test_split_keys_join_in_smplx_order(tmp_path):
     zero = np.zeros((3, 6))
     order = [arrays["root_orient"], arrays["pose_body"], arrays["pose_jaw"], zero, arrays["left_hand_pose"], arrays["right_hand_pose"]]
     np.testing.assert_allclose(pose, np.concatenate(order, 1), atol=1e-6)
+
+
+def test_amass_pairs_of_hands_and_eyes(tmp_path):
+    rng = np.random.default_rng(0)
+    pairs = {"pose_hand": rng.normal(0, 0.2, (3, 90)), "pose_eye": rng.normal(0, 0.2, (3, 6))}
+    np.savez(tmp_path / "a.npz", root_orient=np.zeros((3, 3)), pose_body=np.zeros((3, 63)), trans=np.zeros((3, 3)), **pairs)
+    pose = load_motion(tmp_path / "a.npz").full_pose.reshape(3, 165)
+    np.testing.assert_allclose(pose[:, 75:], pairs["pose_hand"], atol=1e-6)
+    np.testing.assert_allclose(pose[:, 69:75], pairs["pose_eye"], atol=1e-6)
+    np.savez(tmp_path / "still.npz", poses=np.zeros((2, 165)), mocap_frame_rate=0.0)
+    with pytest.raises(InputError, match="mocap_frame_rate is 0"):
+        load_motion(tmp_path / "still.npz")
 
 
 def test_whole_hand_poses_lose_the_bodys_mean_hand(tmp_path, body):

@@ -6,8 +6,11 @@ import numpy as np
 import pytest
 import torch
 
+from svad_ray.body import load_body
+from svad_ray.body.names import JOINT_NAMES
 from svad_ray.errors import InputError
-from svad_ray.motion import arms, blank_track, level_camera, retarget, turn, walk
+from svad_ray.motion import arms, blank_track, level_camera, load_motion, retarget, turn, walk
+from svad_ray.motion.labels import posed
 
 
 def vertices(track, body) -> np.ndarray:
@@ -82,3 +85,42 @@ def test_root_paths_scale_with_the_legs(person, body):
 def test_a_shape_of_another_body_is_refused(person, body):
     with pytest.raises(InputError, match="other"):
         retarget(turn(2), person=replace(person, body_id="other"), body=body)
+
+
+LIMBS = ("knee", "ankle", "foot", "elbow", "wrist", "shoulder")  # joints at the far ends of bones that every body has alike
+
+
+def bones(body, joints: np.ndarray) -> np.ndarray:
+    """(T, 21, 3) directions from each joint's parent to it."""
+    along = joints[:, 1:22] - joints[:, np.array(body.parents[1:22])]
+    return along / np.linalg.norm(along, axis=-1, keepdims=True)
+
+
+@pytest.mark.models
+@pytest.mark.parametrize("name", ["walk", "arms"])
+def test_limbs_point_the_same_way_on_another_body(body, name):
+    """Poses are copied joint by joint: from the licensed layout's body to the open one limbs differ by no more than their rest poses do."""
+    found = []
+    for one in (body, load_body()):
+        nobody = replace(blank_track(np.zeros((1, 55, 3)), fps=25.0), body_id=one.id)
+        joints = posed(one, retarget(load_motion(name, one), person=nobody, body=one)).joints[:, :55].numpy()
+        found.append((bones(one, joints), bones(one, one.joint_template.numpy()[None])))
+    (ours, ours_rest), (theirs, theirs_rest) = found
+    apart, at_rest = (np.degrees(np.arccos(np.clip((a * b).sum(-1), -1, 1))) for a, b in ((ours, theirs), (ours_rest, theirs_rest)))
+    limbs = [i for i, joint in enumerate(JOINT_NAMES[1:22]) if joint.endswith(LIMBS)]
+    assert np.ptp(ours[:, limbs], axis=0).max() > 0.3  # they do move
+    assert apart[:, limbs].max() < 5
+    np.testing.assert_allclose(apart, np.broadcast_to(at_rest, apart.shape), atol=0.1)  # and no bone by more than at rest
+
+
+def test_offsets_of_the_person_are_felt(person, body):
+    """A face offset moves joints by the regressor, and feet stay on the floor."""
+    offset = np.zeros(tuple(body.v_template.shape), np.float32)
+    offset[:] = [0, 0.05, 0]
+    placed = retarget(walk(14), person=replace(person, face_offset=offset, joint_offset=np.zeros((55, 3), np.float32)), body=body)
+    made = posed(replace(body, posedirs=None), placed)
+    assert abs(made.vertices[..., 1].min().item()) < 0.02
+    plain = posed(replace(body, posedirs=None), replace(placed, face_offset=None))
+    torch.testing.assert_close(made.rest_joints - plain.rest_joints, torch.tensor([0, 0.05, 0.0]).expand_as(made.rest_joints), atol=1e-5, rtol=0)
+    with pytest.raises(InputError, match="face_offset of shape"):
+        retarget(walk(2), person=replace(person, face_offset=offset[1:]), body=body)
