@@ -22,7 +22,6 @@ import svad_ray
 from svad_ray.commands.batch import batch
 from svad_ray.commands.export import AvatarFolder, Body, export, in_motion
 from svad_ray.commands.serve import app as serve_app
-from svad_ray.commands.view import view
 from svad_ray.config import Settings, dump_settings, for_all_stages, load_settings, override
 from svad_ray.errors import InputError, SvadError
 
@@ -34,7 +33,6 @@ models_app = typer.Typer(no_args_is_help=True, help="The embedded model files: w
 app.add_typer(models_app, name="models")
 app.command()(batch)
 app.command()(export)
-app.command()(view)
 app.add_typer(serve_app, name="serve")
 _out, _err = Console(), Console(stderr=True)
 INTERRUPTED = 130

@@ -70,18 +70,11 @@ class PosableAvatar:
         self._moves = t["expr_dirs"].numpy() if len(self._moved) else np.zeros((0, 3, 0), np.float32)
 
     def skin(self, track: BodyTrack, frames: slice = slice(None)) -> np.ndarray:
-        """(T, 55, 3, 4) skinning transforms of ``frames``, translation included. Raises as :meth:`joints`."""
-        return self._kinematics(track, frames)[1]
-
-    def joints(self, track: BodyTrack, frames: slice = slice(None)) -> np.ndarray:
-        """(T, 55, 3) metres: the posed joints of ``frames``.
+        """(T, 55, 3, 4) skinning transforms of ``frames``, translation included.
 
         Raises:
             InputError: A pose or expression that is not finite.
         """
-        return self._kinematics(track, frames)[0]
-
-    def _kinematics(self, track: BodyTrack, frames: slice) -> tuple[np.ndarray, np.ndarray]:
         chosen = track.frames(frames)
         finite = [np.isfinite(values).reshape(len(chosen), -1).all(1) for values in (chosen.full_pose, chosen.transl, chosen.expression)]
         for number, whole in zip(range(len(track))[frames], np.all(finite, 0)):
@@ -89,12 +82,12 @@ class PosableAvatar:
                 raise InputError(
                     f"frame {number} of the motion holds values that are not finite", expected="a finite pose", remedy="cut out such frames"
                 )
-        pose, transl = torch.tensor(chosen.full_pose, dtype=torch.float32), torch.tensor(chosen.transl, dtype=torch.float32)[:, None]
+        pose = torch.tensor(chosen.full_pose, dtype=torch.float32)
         pose = torch.cat([pose[:, :25], pose[:, 25:] + self.hands_mean], 1)
-        _, joints, skin = forward_kinematics(rotation_matrices(pose), self.rest_joints[None], self.parents)
+        _, _, skin = forward_kinematics(rotation_matrices(pose), self.rest_joints[None], self.parents)
         skin = skin.clone() if self.unpose is None else skin @ self.unpose  # Gaussians of a baked avatar lie in its star pose
-        skin[..., 3] += transl
-        return (joints + transl).numpy(), skin.numpy()
+        skin[..., 3] += torch.tensor(chosen.transl, dtype=torch.float32)[:, None]
+        return skin.numpy()
 
     def posed(self, track: BodyTrack, frame: int) -> Gaussians:
         """The Gaussians of one frame of ``track``; its betas and offsets are not used, the avatar keeps its own shape."""
