@@ -35,7 +35,7 @@ def halved(arrays: Mapping[str, Any]) -> dict[str, Any]:
     """The same with AMASS's pairs, left before right, as two parts: pose_hand (T, 90) and pose_eye (T, 6)."""
     out = dict(arrays)
     for pair, names in (("pose_hand", ("left_hand_pose", "right_hand_pose")), ("pose_eye", ("leye_pose", "reye_pose"))):
-        if np.ndim(arrays.get(pair)) == 2 and np.shape(arrays[pair])[1] % 2 == 0:
+        if pair in arrays and np.ndim(arrays[pair]) == 2 and np.shape(arrays[pair])[1] % 2 == 0:
             out |= dict(zip(names, np.split(np.asarray(arrays[pair]), 2, axis=1)))
     return out
 
