@@ -97,6 +97,8 @@ def test_crop_puts_corners_on_corners():
     np.testing.assert_allclose(crop[:2, -1, -1], 100 + size / 2, atol=1e-3)
     beyond = crop_faces([np.full((20, 20, 3), 255, np.uint8)], np.array([[-40.0, -40, -10, -10]]))[0]
     assert beyond[:, 0, 0].abs().max() == 0
+    one = crop_faces([np.full((50, 50, 3), 51, np.uint8)], np.array([[20, 20, 20.3, 20.4]]))
+    np.testing.assert_allclose(one, 0.2, atol=1e-6)  # all points on one place
 
 
 def test_bad_files(folder, state, tmp_path):

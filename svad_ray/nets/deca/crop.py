@@ -20,7 +20,7 @@ _OVER_BOX = 1.1 * 1.25  # from the points' box to the head, and some room
 def face_square(box: np.ndarray) -> tuple[np.ndarray, int]:
     """((2,) middle, whole side) in pixels, of the (4,) box x1, y1, x2, y2 of the 68 points."""
     low, high = np.asarray(box[:2], float), np.asarray(box[2:], float)
-    return (low + high) / 2, int(_OVER_BOX * (high - low).mean())
+    return (low + high) / 2, max(1, int(_OVER_BOX * (high - low).mean()))  # a face of less than a pixel is still a square
 
 
 def transform(middle: np.ndarray, size: int) -> np.ndarray:
