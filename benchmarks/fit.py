@@ -21,6 +21,7 @@ import torch
 
 from svad_ray.body import load_body
 from svad_ray.body.model import Body
+from svad_ray.conventions import WHOLEBODY_FACE
 from svad_ray.evaluate.synthetic.tracks import drifted, joint_error_mm, reprojection_px, seen_clip, turning_person
 from svad_ray.fitting.paper.losses import Losses, Start
 from svad_ray.fitting.paper.model import FitBodies, State
@@ -52,7 +53,7 @@ def problem(body: Body, bodies: FitBodies, seed: int, frames: int, degrees: floa
     truth = turning_person(body, seed, frames)
     guess, seen = drifted(truth, seed=seed, degrees=degrees), seen_clip(body, truth, seed=seed)
     cameras = np.stack([truth.Ks[:, 0, 0], truth.Ks[:, 1, 1], truth.Ks[:, 0, 2], truth.Ks[:, 1, 2]], 1)
-    targets, _ = make_targets(seen.keypoints, seen.scores, cameras, seen.scores[:, 23:91].max(1) > 0)
+    targets, _ = make_targets(seen.keypoints, seen.scores, cameras, seen.scores[:, WHOLEBODY_FACE].max(1) > 0)
     return Problem(truth, guess, seen.clean, targets, *begin(bodies, guess, keep_shape=False))
 
 

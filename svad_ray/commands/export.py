@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from svad_ray.subject import Avatar, BodyTrack
 
 AvatarFolder = Annotated[Path, typer.Argument(help="Output folder of create, or its avatar folder.")]
-Body = Annotated[Path | None, typer.Option(help="A licensed SMPLX_*.npz instead of the open body.")]
+Body = Annotated[Path | None, typer.Option(help="A licensed SMPLX_*.npz or .pkl instead of the open body.")]
 _out = Console()
 
 

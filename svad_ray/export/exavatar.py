@@ -13,7 +13,7 @@ import numpy as np
 from svad_ray.body.model import Body
 from svad_ray.body.person import check_person, person_joints
 from svad_ray.errors import InputError, StoreError
-from svad_ray.export.frames.subjects import FinishedSubject, find_subjects
+from svad_ray.export.frames.subjects import FinishedSubject, encoded_picture, find_subjects
 from svad_ray.motion.exavatar import OPTIMIZED, OWN_OFFSETS, RAW, SMOOTHED, carried
 from svad_ray.motion.labels import Labeller
 from svad_ray.store import ArtefactStore, Key
@@ -174,7 +174,4 @@ def _write_json(path: Path, value: Any) -> None:
 
 
 def _write_png(path: Path, picture: np.ndarray) -> None:
-    done, content = cv2.imencode(".png", np.ascontiguousarray(picture), [cv2.IMWRITE_PNG_COMPRESSION, 1])
-    if not done:
-        raise StoreError(f"a picture of shape {picture.shape} could not be written as PNG")
-    path.write_bytes(content.tobytes())
+    path.write_bytes(encoded_picture(".png", np.ascontiguousarray(picture), [cv2.IMWRITE_PNG_COMPRESSION, 1]))

@@ -27,7 +27,7 @@ class Glb:
         self.document: dict[str, Any] = {**document, "accessors": [], "bufferViews": []}
         self._buffer = bytearray()
 
-    def accessor(self, values: np.ndarray, *, target: int | None = None, bounds: bool = False, normalized: bool = False) -> int:
+    def accessor(self, values: np.ndarray, *, target: int | None = None, bounds: bool = False) -> int:
         """The number of a new accessor.
 
         Args:
@@ -42,8 +42,6 @@ class Glb:
         entry["type"] = _SHAPE[shape]
         if target is not None:
             view["target"] = target
-        if normalized:
-            entry["normalized"] = True
         if bounds:
             entry |= {"min": np.atleast_1d(values.min(0)).tolist(), "max": np.atleast_1d(values.max(0)).tolist()}
         self._buffer += np.ascontiguousarray(values).astype(values.dtype.newbyteorder("<")).tobytes()

@@ -20,7 +20,7 @@ PARTS = {
     "leye_pose": ("leye_pose",),
     "reye_pose": ("reye_pose",),
 }
-_PART_SLICES = {
+SLICES = {  # of the 55 joints
     "global_orient": slice(0, 1),
     "body_pose": slice(1, 22),
     "jaw_pose": slice(22, 23),
@@ -57,7 +57,7 @@ def joined_parts(arrays: Mapping[str, Any], path: Path, *, frames: int | None = 
         name = next((n for n in names if n in arrays), None)
         if name is None:
             continue
-        joints = _PART_SLICES[part].stop - _PART_SLICES[part].start
+        joints = SLICES[part].stop - SLICES[part].start
         values = numbers(arrays[name], name, path)
         if values.size != count * joints * 3:
             raise InputError(
@@ -65,7 +65,7 @@ def joined_parts(arrays: Mapping[str, Any], path: Path, *, frames: int | None = 
                 expected=f"{joints} axis-angle rotations for each of {count} frames",
                 remedy="export without PCA",
             )
-        pose[:, _PART_SLICES[part]] = values.reshape(count, joints, 3)
+        pose[:, SLICES[part]] = values.reshape(count, joints, 3)
     return pose
 
 

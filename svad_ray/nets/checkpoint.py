@@ -100,6 +100,11 @@ def fill(
     return module
 
 
+def absent(path: Path, source: str, licence: str, *, who: str, remedy: str) -> WeightsMissing:
+    """The error that names a file that is not there, who needs it, where it comes from, and what to do."""
+    return WeightsMissing(f"{who} needs {path}, which is not there", expected=f"{path.name} from {source} ({licence})", remedy=remedy)
+
+
 def foreign(path: Path, keys: Iterable[str], what: str) -> InputError:
     """The error for tensors that do not belong in a file."""
     keys = list(keys)

@@ -23,7 +23,7 @@ from transformers import DepthAnythingConfig, DepthAnythingForDepthEstimation, D
 from transformers.models.dinov2.modeling_dinov2 import Dinov2Embeddings
 
 from svad_ray.errors import InputError, WeightsMissing
-from svad_ray.nets.checkpoint import fill, read_state
+from svad_ray.nets.checkpoint import absent, fill, read_state
 
 SOURCE = "the Depth Anything V2 project"
 PATCH, SIDE = 14, 37  # pixels of a patch; patches a side that the table of positions was made for
@@ -155,11 +155,7 @@ def load_depth(folder: str | Path, size: str = "small", *, device: str = "cpu") 
 
 
 def _missing(path: Path, size: DepthSize) -> WeightsMissing:
-    return WeightsMissing(
-        f"depth needs {path}, which is not there",
-        expected=f"{size.file} from {SOURCE} ({size.licence})",
-        remedy="put it there, or switch depth off: --set perceive.depth=off",
-    )
+    return absent(path, SOURCE, size.licence, who="depth", remedy="put it there, or switch depth off: --set perceive.depth=off")
 
 
 def _check_size(path: Path, state: Mapping[str, Tensor], wanted: DepthSize) -> None:

@@ -25,15 +25,6 @@ HELD = 4  # avatars, about 20 MB each
 _HEAD_GROWN = (0.35, 0.55, 0.35, 0.2)  # left, up, right, down of the face's box, in its own width and height: hair and chin
 RESTORE_SCALE = 2
 _FACE_SCORE = 0.3
-POSES = {
-    "global_orient": slice(0, 1),
-    "body_pose": slice(1, 22),
-    "jaw_pose": slice(22, 23),
-    "leye_pose": slice(23, 24),
-    "reye_pose": slice(24, 25),
-    "left_hand_pose": slice(25, 40),
-    "right_hand_pose": slice(40, 55),
-}
 
 
 @lru_cache(maxsize=1)
@@ -143,10 +134,11 @@ def view_track(avatar: Avatar, view: View, body: Callable[[], Any], *, motion: C
 def _posed(avatar: Avatar, view: View, body: Callable[[], Any]) -> BodyTrack:
     """One frame in the view's own pose: as it is under a camera of its own, else standing on the floor and framed."""
     from svad_ray.motion import blank_track, retarget
+    from svad_ray.motion.parts import SLICES
 
     given = dict(view.pose or {})
     pose = np.zeros((1, 55, 3), np.float32)
-    for name, where in POSES.items():
+    for name, where in SLICES.items():
         if given.get(name) is not None:
             pose[0, where] = np.asarray(given[name], np.float32).reshape(-1, 3)
     transl = np.asarray(given["transl"], np.float32)[None] if given.get("transl") is not None else None

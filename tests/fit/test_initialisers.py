@@ -81,6 +81,7 @@ def test_what_the_networks_say_arrives(folder, clip):
     head = first.head(frames, points, scores)
     assert head.found.tolist() == [True, False, False, True] and head.expression.shape == (FRAMES, 50)
     np.testing.assert_allclose(head.expression[1], (2 * head.expression[0] + head.expression[3]) / 3, atol=1e-5)
+    assert Initialiser(folder, head=False).head(frames, points, scores) is None  # says nothing, which is not that no face is there
     nobody = first.body(track, frames, points, scores * 0)
     assert nobody is track and not first.head(frames, points, scores * 0).found.any()
 

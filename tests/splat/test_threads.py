@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -11,7 +12,7 @@ import torch
 
 from svad_ray.errors import ConfigError
 from svad_ray.splat import get_threads, rasterization, set_threads
-from svad_ray.splat.threads import even_ranges, run_ranges
+from svad_ray.splat.threads import even_ranges, in_order, run_ranges
 
 from .scenes import random_scene
 
@@ -94,3 +95,40 @@ def test_where_the_number_comes_from(monkeypatch: pytest.MonkeyPatch) -> None:
         get_threads()
     with pytest.raises(ConfigError):
         set_threads(0)
+
+
+def test_work_in_order_comes_in_order_each_on_one_thread() -> None:
+    """Later work that is quicker waits for its turn; inside there is one thread, outside as many as before."""
+    set_threads(3)
+
+    def work(i: int) -> tuple[int, int]:
+        time.sleep(0.01 * (3 - i % 4))
+        return i, get_threads()
+
+    assert list(in_order(work, 9)) == [(i, 1) for i in range(9)]
+    assert get_threads() == 3
+    set_threads(1)
+    assert [i for i, _ in in_order(work, 3)] == [0, 1, 2]
+    assert list(in_order(work, 0)) == []
+
+
+def test_an_error_comes_in_its_place_and_a_reader_may_stop() -> None:
+    set_threads(2)
+    started: list[int] = []
+
+    def work(i: int) -> int:
+        started.append(i)
+        if i == 3:
+            raise ValueError("the fourth")
+        return i
+
+    got = in_order(work, 100)
+    assert [next(got) for _ in range(3)] == [0, 1, 2]
+    with pytest.raises(ValueError, match="the fourth"):
+        next(got)
+    early = in_order(lambda i: started.append(i) or i, 100)
+    assert next(early) == 0
+    early.close()
+    count = len(started)
+    time.sleep(0.05)
+    assert len(started) == count < 30  # nothing goes on

@@ -16,12 +16,13 @@ from scipy.spatial.transform import Rotation
 
 from svad_ray.body.model import Body
 from svad_ray.body.names import WHOLEBODY_TO_OUTPUT
-from svad_ray.fitting.state import project_points
+from svad_ray.conventions import WHOLEBODY_FACE
+from svad_ray.fitting.state import BODY_JOINTS, project_points
 from svad_ray.motion import arms, retarget, turn, walk
 from svad_ray.motion.labels import posed
 from svad_ray.subject import BodyTrack
 
-BODY_JOINTS, FINGERS, FACE, EYES_AND_NOSE = 22, slice(25, 55), slice(23, 91), slice(0, 3)
+FINGERS, EYES_AND_NOSE = slice(25, 55), slice(0, 3)
 MISSING, SCORE = 0.1, 0.9
 _SHAPES, _SHAPE_SPREAD, _FINGER_SPREAD = 8, 0.7, 0.1
 _BEHIND = -0.2  # cosine between the person's front and the camera below which the face is hidden
@@ -64,7 +65,7 @@ def seen_clip(body: Body, track: BodyTrack, *, seed: int = 0, noise_px: float = 
     front = Rotation.from_rotvec(track.global_orient).as_matrix()[:, :, 2]
     camera = -np.einsum("tji,tj->ti", track.viewmats[:, :3, :3], track.viewmats[:, :3, 3]) - track.transl
     towards = (front * camera).sum(1) / np.linalg.norm(camera, axis=1)
-    for part in (FACE, EYES_AND_NOSE):
+    for part in (WHOLEBODY_FACE, EYES_AND_NOSE):
         scores[towards < _BEHIND, part] = 0
     return SeenClip(clean + rng.normal(0, noise_px, clean.shape), scores, clean)
 

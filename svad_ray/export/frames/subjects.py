@@ -187,19 +187,19 @@ def _sample(subject: FinishedSubject, block: str, clip: Clip, t: int, track: Bod
     }
     box = tuple(int(v) for v in cv2.boundingRect((mask > 127).astype(np.uint8)))
     image = cv2.cvtColor(clip.frames[t], cv2.COLOR_RGB2BGR)
-    encoded = _encode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, quality]) if quality else _encode(".png", image, _PNG)
+    encoded = encoded_picture(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, quality]) if quality else encoded_picture(".png", image, _PNG)
     return Sample(
         subject.sample_key(frame),
         encoded,
-        _encode(".png", mask, _PNG),
-        _encode(".png", labels.depth_mm[i], _PNG),
+        encoded_picture(".png", mask, _PNG),
+        encoded_picture(".png", labels.depth_mm[i], _PNG),
         values,
         int((mask > 127).sum()),
         (box[0], box[1], box[2], box[3]),
     )
 
 
-def _encode(kind: str, picture: np.ndarray, options: list[int]) -> bytes:
+def encoded_picture(kind: str, picture: np.ndarray, options: list[int]) -> bytes:
     done, content = cv2.imencode(kind, picture, options)
     if not done:
         raise StoreError(f"a picture of shape {picture.shape} could not be written as {kind}")

@@ -18,6 +18,7 @@ from svad_ray.fitting.newton import Estimate, Prior, Rig, Views, solve
 from svad_ray.fitting.paper.losses import Start, face_weights, hand_weights, project
 from svad_ray.fitting.paper.model import FitBodies, State
 from svad_ray.fitting.paper.targets import NAMES, OUTPUT, Targets
+from svad_ray.fitting.state import BODY_JOINTS
 from svad_ray.geometry.rotations import aligning_rotations, axis_angle_of, rows_of
 
 CONTOUR = 17  # the last points: they wander over the face with its turn, so they are left to the terms
@@ -28,7 +29,7 @@ BODY_HOLD, FINGER_HOLD, ROOT_HOLD = 0.2, 0.3, 100.0  # radians that joints may b
 STILL, ROOT_STILL = 12.5, 6.25  # accelerations to expect: radians and metres per squared second
 AFTER = (0.1, 1e-3, 3e-4, 1e-4)  # learning rates of the schedule after it
 SHARES = {"staged": 0.1, "released": 1.0}  # of the schedule's steps that each solver takes
-_BODY, _FINGERS = list(range(22)), list(range(25, 55))
+_BODY, _FINGERS = list(range(BODY_JOINTS)), list(range(25, 55))
 
 
 def rig_of(bodies: FitBodies, expr: torch.Tensor) -> Rig:

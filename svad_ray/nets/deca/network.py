@@ -12,8 +12,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from svad_ray.errors import WeightsMissing
 from svad_ray.nets.checkpoint import fill, read_state
+from svad_ray.nets.initialiser_files import missing
 from svad_ray.nets.resnet import ResNet
 
 FILE, SOURCE, LICENCE = "deca_model.tar", "the DECA project", "Max Planck, non-commercial research"
@@ -69,15 +69,7 @@ def load_deca(folder: str | Path) -> DecaEncoder:
         WeightsMissing: It is not there. InputError: It is damaged, partial, or another network.
     """
     path = Path(folder) / FILE
-    state = read_state(path, missing=lambda: _missing(path), inside=("E_flame",), beside=True)
+    state = read_state(path, missing=lambda: missing(path, SOURCE, LICENCE), inside=("E_flame",), beside=True)
     with torch.device("meta"):
         net = DecaEncoder()
     return fill(net, state, path, what="coarse encoder of DECA").eval().requires_grad_(False)
-
-
-def _missing(path: Path) -> WeightsMissing:
-    return WeightsMissing(
-        f"the initialiser 'hand4whole' needs {path}, which is not there",
-        expected=f"{path.name} from {SOURCE} ({LICENCE})",
-        remedy="put it there, or leave fit.initialiser at track, which begins with the motion that drove the clip",
-    )

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import torch
 
-from svad_ray.errors import WeightsMissing
 from svad_ray.nets.checkpoint import fill, read_state
 from svad_ray.nets.hand4whole.network import Hand4Whole
+from svad_ray.nets.initialiser_files import missing
 
 FILE, SOURCE = "snapshot_6.pth.tar", "the Hand4Whole project"
 LICENCE = "code MIT; weights trained on non-commercial data"
@@ -24,17 +24,9 @@ def load_hand4whole(folder: str | Path) -> Hand4Whole:
         WeightsMissing: It is not there. InputError: It is damaged, partial, or another network.
     """
     path = Path(folder) / FILE
-    state = read_state(path, missing=lambda: _missing(path), inside=("network",), beside=True)
+    state = read_state(path, missing=lambda: missing(path, SOURCE, LICENCE), inside=("network",), beside=True)
     plain = {key.removeprefix("module."): value for key, value in state.items()}
     with torch.device("meta"):
         net = Hand4Whole()
     networks = {key: value for key, value in plain.items() if not key.startswith(_BODY)}
     return fill(net, networks, path, what="Hand4Whole of whole bodies").eval().requires_grad_(False)
-
-
-def _missing(path: Path) -> WeightsMissing:
-    return WeightsMissing(
-        f"the initialiser 'hand4whole' needs {path}, which is not there",
-        expected=f"{path.name} from {SOURCE} ({LICENCE})",
-        remedy="put it there, or leave fit.initialiser at track, which begins with the motion that drove the clip",
-    )

@@ -13,12 +13,13 @@ import numpy as np
 import torch
 from scipy.spatial.transform import Rotation, Slerp
 
+from svad_ray.conventions import WHOLEBODY_FACE
 from svad_ray.fitting.paper.targets import SEEN, boxes
 from svad_ray.nets.deca import crop_faces, load_deca, split_code
 from svad_ray.nets.hand4whole import crop_people, load_hand4whole, person_box
 from svad_ray.subject import BodyTrack
 
-_BATCH, _FACE, _FEWEST = 8, slice(23, 91), 20  # frames at a time; of the 133 points; face points that make a face
+_BATCH, _FEWEST = 8, 20  # frames at a time; face points that make a face
 
 
 @dataclass(frozen=True)
@@ -62,14 +63,17 @@ class Initialiser:
         world = (Rotation.from_matrix(track.viewmats[:, :3, :3]).inv() * Rotation.from_rotvec(pose[:, 0])).as_rotvec().astype(np.float32)
         return replace(track, global_orient=world, body_pose=pose[:, 1:22], left_hand_pose=pose[:, 22:37], right_hand_pose=pose[:, 37:])
 
-    def head(self, frames: np.ndarray, keypoints: np.ndarray, scores: np.ndarray) -> FirstHead:
-        """Shape, expression and jaw of the faces in (T, H, W, 3) frames; zeros where none is seen in any."""
-        valid = (scores[:, _FACE] > SEEN) & np.isfinite(keypoints[:, _FACE]).all(2)
+    def head(self, frames: np.ndarray, keypoints: np.ndarray, scores: np.ndarray) -> FirstHead | None:
+        """Shape, expression and jaw of the faces in (T, H, W, 3) frames; zeros where none is seen in any; None without DECA, which says nothing."""
+        if self.faces is None:
+            return None
+        faces, scores = keypoints[:, WHOLEBODY_FACE], scores[:, WHOLEBODY_FACE]
+        valid = (scores > SEEN) & np.isfinite(faces).all(2)
         found, count = valid.sum(1) >= _FEWEST, len(frames)
         shape, expression, jaw = np.zeros((count, 100), np.float32), np.zeros((count, 50), np.float32), np.zeros((count, 3), np.float32)
-        if self.faces is None or not found.any():
+        if not found.any():
             return FirstHead(shape.mean(0), expression, jaw, np.zeros(count, bool))
-        extents = [np.concatenate([points[seen].min(0), points[seen].max(0)]) for points, seen in zip(keypoints[:, _FACE][found], valid[found])]
+        extents = [np.concatenate([points[seen].min(0), points[seen].max(0)]) for points, seen in zip(faces[found], valid[found])]
         at = np.flatnonzero(found)
         for some in _batches(np.arange(len(at))):
             with torch.inference_mode():

@@ -14,6 +14,7 @@ from svad_ray.backends import Backend, ModelFile
 from svad_ray.body import load_body
 from svad_ray.body.model import Body
 from svad_ray.config import FitConfig
+from svad_ray.conventions import WHOLEBODY_FACE
 from svad_ray.errors import QualityRejected
 from svad_ray.fitting.paper.losses import Losses, project
 from svad_ray.fitting.paper.model import FitBodies
@@ -29,8 +30,8 @@ from svad_ray.subject import BodyTrack, Clip, Perception, Photo
 HAND4WHOLE = ModelFile(hand4whole.FILE, hand4whole.SOURCE, hand4whole.LICENCE)
 DECA = ModelFile(deca.FILE, deca.SOURCE, deca.LICENCE)
 MESH_ROWS = 400  # vertices on which the mesh term is taken when not all are
-_FACE = slice(23, 91)  # of the 133 key points
 _BOX_OVER_PERSON = 1.5
+_SETTLED = 0.3  # of the work, after Gauss-Newton
 
 
 class PaperFit:
@@ -135,18 +136,18 @@ class PaperFit:
     ) -> BodyTrack:
         """The body of ``track`` brought to (T, 133, 2) key points with (T, 133) scores, smoothed over time."""
         cameras = np.stack([track.Ks[:, 0, 0], track.Ks[:, 1, 1], track.Ks[:, 0, 2], track.Ks[:, 1, 2]], 1)
-        targets, square = make_targets(keypoints, scores, cameras, scores[:, _FACE].max(1) > 0 if head is None else head.found)
+        targets, square = make_targets(keypoints, scores, cameras, scores[:, WHOLEBODY_FACE].max(1) > 0 if head is None else head.found)
         same = track.body_id == self.bodies.body.id
         state, start = begin(self.bodies, track, keep_shape=same, **self._first_values(head))
         losses = Losses(self.bodies, smooth=self.config.temporal_weight)
-        schedule, share = PRESETS[self.config.schedule], self.config.share or SHARES[self.config.solver]
+        schedule, share, settled = PRESETS[self.config.schedule], self.config.share or SHARES[self.config.solver], 0.0
         if self.config.solver == "staged":
-            seen = losses.face_seen(state, targets, start)
-            state, start = staged(self.bodies, state, start, targets, seen, fps=track.fps, progress=lambda done: progress(0.3 * done))
+            seen, settled = losses.face_seen(state, targets, start), _SETTLED
+            state, start = staged(self.bodies, state, start, targets, seen, fps=track.fps, progress=lambda done: progress(settled * done))
             schedule = replace(schedule, warm_up=0, rates=AFTER)
         schedule = schedule.scaled(share)
         schedule = schedule if self.config.exact else replace(schedule, first_every=20)
-        found = fit(losses, state, targets, start, schedule, progress=progress)
+        found = fit(losses, state, targets, start, schedule, progress=lambda done: progress(settled + (1 - settled) * done))
         residual = residual_px(self.bodies, found, targets, square)
         self._gate(residual, square)
         return replace(smoothed(to_track(self.bodies, found, track)), residual_px=residual)
