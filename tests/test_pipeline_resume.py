@@ -134,14 +134,16 @@ def test_an_interrupt_that_is_swallowed_still_stops_the_run():
         signal.signal(signal.SIGINT, before)
 
 
-def test_a_motion_file_counts_by_its_content(tmp_path):
-    """The same name with another motion in it is another artefact."""
+@pytest.mark.parametrize("name", ["dance.npz", "smplx_params/0.json"])
+def test_a_motion_counts_by_its_content(tmp_path, name):
+    """The same name with another motion in it is another artefact, be it a file or a folder of frames."""
 
     def key(folder: str, content: bytes) -> str:
-        path = tmp_path / folder / "dance.npz"
-        path.parent.mkdir(exist_ok=True)
+        path = tmp_path / folder / name
+        path.parent.mkdir(exist_ok=True, parents=True)
         path.write_bytes(content)
-        stage = tiny_pipeline.Animate("animate", AnimateConfig(motion=str(path)), lambda what: None)
+        motion = tmp_path / folder / name.split("/")[0]
+        stage = tiny_pipeline.Animate("animate", AnimateConfig(motion=str(motion)), lambda what: None)
         runner = LocalRunner(ArtefactStore(tmp_path / "store"), Settings(), body_id="b")
         return str(runner._key("animate", stage, ["photo"]))
 

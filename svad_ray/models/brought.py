@@ -42,8 +42,15 @@ def _there(path: Path) -> bool:
 
 
 def named_files(*paths: str) -> dict[str, str]:
-    """File name -> hash, of those of the paths that are files: what a configuration names by path counts by its content."""
-    return {Path(path).name: _edges(Path(path)) for path in paths if path and Path(path).is_file()}
+    """Name -> hash, of those of the paths that exist: what a configuration names by path counts by its content; of folders by their JSON files."""
+    return {Path(path).name: _edges(Path(path)) if Path(path).is_file() else _folder(Path(path)) for path in paths if path and Path(path).exists()}
+
+
+def _folder(path: Path) -> str:
+    hashed = hashlib.sha256()
+    for file in sorted(path.rglob("*.json")):
+        hashed.update(f"{file.relative_to(path)} {_edges(file)}\n".encode())
+    return hashed.hexdigest()[:16]
 
 
 def _edges(path: Path) -> str:

@@ -45,7 +45,7 @@ def clip():
     turn = load_motion("turn", body).frames(slice(0, FRAMES))
     track = retarget(turn, person=turn.frames(slice(0, 1)), body=body, size=128)
     view = track.viewmats.copy()
-    view[:, :3, :3] = Rotation.from_euler("y", 30, degrees=True).as_matrix() @ view[:, :3, :3]
+    view[:, :3, :3] = Rotation.from_euler("xyz", [20, 30, 40], degrees=True).as_matrix() @ view[:, :3, :3]
     frames = rng.integers(0, 255, (FRAMES, 128, 128, 3), np.uint8)
     points = rng.uniform(30, 90, (1, 133, 2)) + np.arange(FRAMES)[:, None, None] * 4
     return replace(track, viewmats=view), frames, points, np.full((FRAMES, 133), 0.9)
