@@ -6,8 +6,7 @@ import os
 import sys
 import tempfile
 import traceback
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -15,12 +14,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 import svad_ray
 from svad_ray.commands.batch import batch
 from svad_ray.commands.export import AvatarFolder, Body, export, in_motion
+from svad_ray.commands.models import import_models
+from svad_ray.commands.progress import bars, interruptible
 from svad_ray.commands.serve import app as serve_app
 from svad_ray.config import Settings, dump_settings, for_all_stages, load_settings, override
 from svad_ray.errors import InputError, SvadError
@@ -29,13 +29,13 @@ if TYPE_CHECKING:
     from svad_ray.deliver import Delivery
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, help="One photo of a person to an animatable 3D Gaussian avatar.")
-models_app = typer.Typer(no_args_is_help=True, help="The embedded model files: what is there, fetch, check.")
+models_app = typer.Typer(no_args_is_help=True, help="Model files: the embedded ones, and import of those that you bring.")
 app.add_typer(models_app, name="models")
+models_app.command("import")(import_models)
 app.command()(batch)
 app.command()(export)
 app.add_typer(serve_app, name="serve")
 _out, _err = Console(), Console(stderr=True)
-INTERRUPTED = 130
 
 Profile = Annotated[str | None, typer.Option(help="embedded (CPU, nothing to bring) or paper.")]
 ConfigFile = Annotated[Path | None, typer.Option("--config", help="YAML with any part of the settings.")]
@@ -119,7 +119,7 @@ def demo(
     settings = override(settings, {"offline": offline or settings.offline, "cache_dir": str(cache_dir) if cache_dir else settings.cache_dir})
     from svad_ray.demo import run_demo
 
-    with bars() as tell, _interruptible():
+    with bars() as tell, interruptible():
         delivery, scores = run_demo(out, settings, seed=seed, progress=tell)
     _print_delivery(delivery)
     for scored in scores:
@@ -347,14 +347,14 @@ def _print_models(cache_dir: Path | None, *, hashes: bool) -> bool:
 def _deliver(photo: Any, out: Path, settings: Settings, consent: str) -> Delivery:
     from svad_ray.deliver import deliver
 
-    with bars() as tell, _interruptible():
+    with bars() as tell, interruptible():
         return deliver(photo, out, settings, consent=consent, progress=tell)
 
 
 def _print_clip(photo: Any, out: Path, settings: Settings, consent: str) -> None:
     from svad_ray.deliver import deliver_clip
 
-    with bars() as tell, _interruptible():
+    with bars() as tell, interruptible():
         delivery = deliver_clip(photo, out, settings, consent=consent, progress=tell)
     for warning in delivery.warnings:
         _out.print(f"[yellow]note[/] {escape(warning)}")
@@ -370,30 +370,6 @@ def _print_delivery(delivery: Delivery) -> None:
     for warning in delivery.created.warnings:
         _out.print(f"[yellow]note[/] {escape(warning)}")
     _out.print(f"open [bold]{escape(str(delivery.out / 'report.html'))}[/]")
-
-
-@contextmanager
-def bars() -> Iterator[Any]:
-    """A progress bar per step; yields the callback that moves them."""
-    columns = (TextColumn("{task.description:<20}"), BarColumn(), TextColumn("{task.percentage:>3.0f} %"), TimeElapsedColumn())
-    with Progress(*columns, console=_err) as bars:
-        tasks: dict[str, TaskID] = {}
-
-        def tell(name: str, done: float) -> None:
-            if name not in tasks:
-                tasks[name] = bars.add_task(name, total=1.0)
-            bars.update(tasks[name], completed=done)
-
-        yield tell
-
-
-@contextmanager
-def _interruptible() -> Iterator[None]:
-    try:
-        yield
-    except KeyboardInterrupt:
-        _err.print("Stopped. What was finished is kept; the same command goes on from there.")
-        raise typer.Exit(INTERRUPTED) from None
 
 
 def main() -> None:

@@ -26,7 +26,7 @@ def fingerprint(folder: str | Path) -> dict[str, str]:
     root = Path(folder)
     if not folder or not root.is_dir():
         return {}
-    return {path.relative_to(root).as_posix(): _edges(path) for path in sorted(root.rglob("*")) if path.suffix in _WEIGHTS}
+    return {path.relative_to(root).as_posix(): edges(path) for path in sorted(root.rglob("*")) if path.suffix in _WEIGHTS}
 
 
 def lacking_files(backend: Backend, folder: str | Path) -> list[ModelFile]:
@@ -43,17 +43,18 @@ def _there(path: Path) -> bool:
 
 def named_files(*paths: str) -> dict[str, str]:
     """Name -> hash, of those of the paths that exist: what a configuration names by path counts by its content; of folders by their JSON files."""
-    return {Path(path).name: _edges(Path(path)) if Path(path).is_file() else _folder(Path(path)) for path in paths if path and Path(path).exists()}
+    return {Path(path).name: edges(Path(path)) if Path(path).is_file() else _folder(Path(path)) for path in paths if path and Path(path).exists()}
 
 
 def _folder(path: Path) -> str:
     hashed = hashlib.sha256()
     for file in sorted(path.rglob("*.json")):
-        hashed.update(f"{file.relative_to(path)} {_edges(file)}\n".encode())
+        hashed.update(f"{file.relative_to(path)} {edges(file)}\n".encode())
     return hashed.hexdigest()[:16]
 
 
-def _edges(path: Path) -> str:
+def edges(path: Path) -> str:
+    """Hash of a file's size, first and last mebibyte."""
     size = path.stat().st_size
     hashed = hashlib.sha256(str(size).encode())
     with path.open("rb") as stream:

@@ -39,7 +39,7 @@ def load_networks(folder: str | Path, *, dtype: torch.dtype = torch.float32, dev
     """
     root = Path(folder)
     path = root / FILE
-    state = read_state(path, missing=lambda: missing(path, SOURCE, LICENCE), inside=("state_dict",))
+    state = read_state(path, missing=lambda: missing(path, SOURCE, LICENCE), inside=("state_dict",), beside=True)
     networks = from_state(state, path, read_sizes(root), dtype=dtype)
     networks.facts = {"rule_made": is_rule_made(root), "fingerprint": fingerprint(root)}
     return networks.to(device)

@@ -47,14 +47,7 @@ def load_networks(folder: str | Path, *, dtype: torch.dtype = torch.float32, dev
     """
     root = Path(folder)
     sizes = read_sizes(root)
-    with torch.device("meta"):
-        denoising, reference = build_denoising(sizes), build_reference(sizes)
-        guider = PoseGuider(sizes.channels[0], sizes.guider)
-    beside = "download the file again, and motion_module.pth and the base UNet beside it"
-    tables = _position_tables(denoising)
-    fill(denoising, denoising_state(root, denoising), root / DENOISING, dtype=dtype, computed=tables, remedy=beside)
-    fill(reference, _reference_state(root, reference), root / REFERENCE, dtype=dtype)
-    fill(guider, read_tensors(root, GUIDER), root / GUIDER, dtype=dtype)
+    denoising, reference, guider = load_own(root, sizes, dtype=dtype)
     encoder = _pretrained(CLIPVisionModelWithProjection, root, ENCODER)
     if encoder.config.projection_dim != sizes.context:
         raise InputError(
@@ -69,6 +62,19 @@ def load_networks(folder: str | Path, *, dtype: torch.dtype = torch.float32, dev
         "parameters": {name: sum(p.numel() for p in part.parameters()) for name, part in networks.parts.items()},
     }
     return networks.to(device, dtype)
+
+
+def load_own(root: Path, sizes: Sizes, *, dtype: torch.dtype = torch.float32) -> tuple[Any, Any, PoseGuider]:
+    """The three networks of MusePose's own files: denoising, reference, pose guider. Raises as ``load_networks``."""
+    with torch.device("meta"):
+        denoising, reference = build_denoising(sizes), build_reference(sizes)
+        guider = PoseGuider(sizes.channels[0], sizes.guider)
+    beside = "download the file again, and motion_module.pth and the base UNet beside it"
+    tables = _position_tables(denoising)
+    fill(denoising, denoising_state(root, denoising), root / DENOISING, dtype=dtype, computed=tables, remedy=beside)
+    fill(reference, _reference_state(root, reference), root / REFERENCE, dtype=dtype)
+    fill(guider, read_tensors(root, GUIDER), root / GUIDER, dtype=dtype)
+    return denoising, reference, guider
 
 
 def read_sizes(root: Path) -> Sizes:
