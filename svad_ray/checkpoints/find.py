@@ -10,9 +10,11 @@ from pathlib import Path
 
 from svad_ray.checkpoints.known import KNOWN, PIPELINES, Known
 from svad_ray.errors import InputError
+from svad_ray.models.brought import RULE_MADE, is_rule_made
 from svad_ray.nets.headers import SUFFIXES, Shapes, read_shapes
 
 INDEX = "model_index.json"
+_NEAR = 3  # folders above a file that may say what its weights are
 _SHOWN = 3  # names of tensors that are told of an unknown file
 
 
@@ -112,6 +114,9 @@ def _found(path: Path, known: Known) -> Found:
         return Found(path, known.what, (), known.licence, known.commercial, known.source, f"{', '.join(missing)} is not beside it")
     targets = [(path, _suffixed(place, path.suffix)) for place in known.places]
     targets += [(path.parent / name, f"{place.rpartition('/')[0]}/{name}") for place in known.places for name in known.beside]
+    for folder in path.parents[:_NEAR]:
+        if is_rule_made(folder):  # wherever they go, it stays known that they are not real
+            targets += [(folder / RULE_MADE, f"{place.partition('/')[0]}/{RULE_MADE}") for place in known.places]
     reason = "" if known.places else f"not needed: {known.note}"
     return Found(path, known.what, tuple(targets), known.licence, known.commercial, known.source, reason)
 
@@ -141,7 +146,7 @@ def _first_of_each(found: list[Found]) -> list[Found]:
     taken: dict[str, Path] = {}
     out = {}
     for one in order:
-        rivals = [taken[place] for path, place in one.targets if place in taken and path not in one.path.parent.glob("config.json")]
+        rivals = [taken[place] for path, place in one.targets if path == one.path and place in taken]
         out[id(one)] = replace(one, targets=(), reason=f"a second one; {rivals[0]} is taken") if rivals else one
         if not rivals:
             taken |= {place: path for path, place in one.targets}

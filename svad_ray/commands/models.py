@@ -34,7 +34,7 @@ def import_models(
     with bars() as tell, interruptible():
         found = find(path, progress=lambda done: tell("looking", done))
         laid = [] if dry_run else lay_out(found, root, link=link, progress=tell)
-    _print_found(found, laid)
+    _print_found(found, laid, path)
     wrong = {f"{folder.name}/{name}": fault for folder in _stage_folders(root, laid) for name, fault in faults(folder).items() if fault}
     for place, fault in wrong.items():
         _err.print(f"[red]{escape(place)}[/] {escape(fault)}", soft_wrap=True)
@@ -48,15 +48,17 @@ def _stage_folders(root: Path, laid: list[Laid]) -> list[Path]:
     return sorted({root / one.place.partition("/")[0] for one in laid})
 
 
-def _print_found(found: list[Found], laid: list[Laid]) -> None:
-    table = Table("file", "what it is", "goes to", "licence", "commercial", box=None)
+def _print_found(found: list[Found], laid: list[Laid], below: Path) -> None:
+    table = Table("what it is", "commercial", "licence", "goes to", box=None)
+    table.add_column("file", overflow="fold", ratio=1)
+    base = below.expanduser() if below.expanduser().is_dir() else below.expanduser().parent
     for one in sorted(found, key=lambda one: not one.what):
         fates = [entry for entry in laid if entry.source in {source for source, _ in one.targets}]
         where = "; ".join(f"{fate.place} ({fate.note or fate.state})" for fate in fates[:2]) + (
             f" and {len(fates) - 2} more" if len(fates) > 2 else ""
         )
         planned = one.reason or where or ", ".join(place for _, place in one.targets[:2])
-        row = (str(one.path), one.what or "unknown", planned, one.licence, ("yes" if one.commercial else "no") if one.what else "")
+        row = (one.what or "unknown", ("yes" if one.commercial else "no") if one.what else "", one.licence, planned, str(one.path.relative_to(base)))
         table.add_row(*(escape(cell) for cell in row))
     _out.print(table)
     unknown = sum(not one.what for one in found)

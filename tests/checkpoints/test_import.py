@@ -189,6 +189,16 @@ def test_of_two_the_one_under_its_own_name(tmp_path):
     assert first.targets == () and "b/FLAME_NEUTRAL.pkl is taken" in first.reason and second.targets
 
 
+def test_weights_of_a_rule_stay_known_as_such(tmp_path):
+    from svad_ray.models.brought import is_rule_made
+    from svad_ray.nets.musepose.tiny import write_tiny
+
+    folder = write_tiny(tmp_path / "in")
+    laid = lay_out(find(folder), tmp_path / "root")
+    assert is_rule_made(tmp_path / "root/animate") and {one.state for one in laid} == {"copied", "there"}
+    assert sum(one.place.endswith("pose_guider.pth") for one in laid) == 1
+
+
 def test_a_name_that_carries_its_hash(tmp_path):
     path = tmp_path / "rtmdet_m-00000000.pth"
     save({"bbox_head.rtm_cls.0.weight": hollow((1, 192, 1, 1))}, path)
