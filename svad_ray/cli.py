@@ -261,6 +261,8 @@ def doctor(
     config: ConfigFile = None,
     sets: Sets = None,
     licences: Annotated[bool, typer.Option("--licences", help="Print only the licence tables, as Markdown.")] = False,
+    cluster: Annotated[bool, typer.Option("--cluster", help="Every node of a Ray cluster as well, and whether they have the same versions.")] = False,
+    address: Annotated[str, typer.Option(help="Which cluster, with --cluster.")] = "auto",
 ) -> None:
     """What is here, what is missing, and under which licences."""
     from svad_ray import doctor as doctor_module
@@ -268,7 +270,12 @@ def doctor(
     if licences:
         typer.echo(doctor_module.licence_markdown(), nl=False)
         return
-    findings = doctor_module.examine(load_settings(profile=profile, path=config, sets=sets or ()))
+    settings = load_settings(profile=profile, path=config, sets=sets or ())
+    findings = doctor_module.examine(settings)
+    if cluster:
+        from svad_ray.cluster.checkup import examine_cluster
+
+        findings += examine_cluster(settings, address)
     table = Table("", "", "what to do", box=None)
     marks = {"ok": "[green]ok[/]", "note": "[yellow]note[/]", "missing": "[red]missing[/]"}
     for finding in findings:

@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 
 from svad_ray import models
-from svad_ray.backends import STAGES, Backend, descriptors
+from svad_ray.backends import EMBEDDED, STAGES, Backend, descriptors
 from svad_ray.config import Settings
 from svad_ray.deliver import described
 from svad_ray.errors import BackendUnavailable
@@ -53,7 +53,13 @@ def _machine(settings: Settings) -> list[Finding]:
         ),
         _enough("memory", memory, _NEEDED_GIB, "close other programs"),
         _enough("disk here", disk, _NEEDED_DISK_GIB, "free some space or use --out on another disk"),
+        _enough("disk of models", _cache_disk(settings), _NEEDED_DISK_GIB, "free some space or set --cache-dir on another disk"),
     ]
+
+
+def _cache_disk(settings: Settings) -> float:
+    folder = models.cache_root(settings.cache_dir or None).absolute()
+    return shutil.disk_usage(next(place for place in (folder, *folder.parents) if place.exists())).free / _GIB
 
 
 def _enough(subject: str, gib: float, needed: float, remedy: str) -> Finding:
@@ -69,11 +75,12 @@ def _packages() -> list[Finding]:
 
     names = ("torch", "numpy", "numba", "opencv-python", "ai-edge-litert", "gsplat", "ray")
     versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in names)
-    gpu = torch.cuda.get_device_name(0) if torch.cuda.is_available() else "none; everything runs on the CPU"
+    gpu = f"{torch.cuda.get_device_name(0)}, torch for CUDA {torch.version.cuda}" if torch.cuda.is_available() else _no_gpu(torch.version.cuda)
     h264 = "libx264" in av.codecs_available
     return [
         Finding("packages", versions),
         Finding("CUDA device", gpu),
+        *_gsplat(),
         Finding(
             "video",
             "H.264 through PyAV, no ffmpeg program needed" if h264 else "PyAV has no libx264",
@@ -81,6 +88,29 @@ def _packages() -> list[Finding]:
             "" if h264 else "pip install --force-reinstall av",
         ),
     ]
+
+
+def _no_gpu(built_for: str | None) -> str:
+    """Why there is none, as far as it can be seen."""
+    if built_for and Path("/proc/driver/nvidia/version").exists():
+        return f"none that torch (CUDA {built_for}) can use, but a driver is there: compare its version with `nvidia-smi`; everything runs on the CPU"
+    return "none; everything runs on the CPU" + ("" if built_for else " (this torch is built without CUDA)")
+
+
+def _gsplat() -> list[Finding]:
+    """On a GPU: are gsplat's kernels built, or can they be?"""
+    import torch
+
+    if not torch.cuda.is_available():
+        return []
+    if importlib.util.find_spec("gsplat.csrc") is not None:
+        return [Finding("gsplat kernels", "built")]
+    if shutil.which("nvcc"):
+        return [
+            Finding("gsplat kernels", "not built yet: the first use compiles them, which takes minutes", "note", "use gsplat once before a long run")
+        ]
+    remedy = f"install a gsplat wheel built for torch {torch.__version__}, or the CUDA toolkit with nvcc"
+    return [Finding("gsplat kernels", "not built, and there is no nvcc to build them", "missing", remedy)]
 
 
 def _model_files(settings: Settings) -> list[Finding]:
@@ -132,7 +162,52 @@ def _extra(name: str, package: str) -> Finding:
 
 def _backends(settings: Settings) -> list[Finding]:
     chosen = [_described(settings, stage) for stage in STAGES]
-    return [finding for backend in chosen for finding in _backend(settings, backend)]
+    stages = [finding for backend in chosen for finding in _backend(settings, backend)]
+    return [*stages, *_files(settings, chosen), *_devices(chosen)]
+
+
+def _files(settings: Settings, chosen: list[Backend]) -> list[Finding]:
+    """Of every folder of checkpoints: whether names, shapes and, as far as they are known, hashes are what the stages expect."""
+    from svad_ray.checkpoints.check import faults
+    from svad_ray.checkpoints.layout import changed_since_import, misnamed
+
+    out = []
+    for backend in chosen:
+        folder = str(getattr(settings.stage(backend.stage), "weights", ""))
+        if not backend.files or not folder or not Path(folder).is_dir():
+            continue
+        found = faults(folder)
+        wrong = {name: fault for name, fault in found.items() if fault}
+        for path in (Path(folder) / file.name for file in backend.files):
+            if path.is_file() and (fault := misnamed(path) or (changed_since_import(path) and "it is not what was imported")):
+                wrong[path.name] = str(fault)
+        whole = f"{', '.join(sorted(found.keys() - wrong.keys())) or 'nothing'}: tensors as expected, by name and shape"
+        remedy = f"download it again, or --set {backend.stage}.backend={EMBEDDED[backend.stage]}"
+        out.append(Finding(f"files: {backend.stage}", whole))
+        out += [Finding(f"files: {backend.stage}", f"{name}: {fault}", "missing", remedy) for name, fault in sorted(wrong.items())]
+    return out
+
+
+def _devices(chosen: list[Backend]) -> list[Finding]:
+    """Memory of the largest stage (they run one after the other), and whether those that are made for a GPU find one."""
+    import torch
+
+    gpu = torch.cuda.is_available()
+    rated = [backend for backend in chosen if backend.name != "musepose"]  # whose memory is computed
+    most = max(rated, key=lambda backend: backend.memory_gib)
+    free = torch.cuda.mem_get_info()[0] / _GIB if gpu and most.device == "cuda" else psutil.virtual_memory().available / _GIB
+    short = most.memory_gib > free
+    text = f"{most.stage} ({most.name}) takes the most: about {most.memory_gib:.0f} GiB; {free:.1f} GiB are free"
+    remedy = (
+        f"--set {most.stage}.backend={EMBEDDED[most.stage]} takes less" if short and most.name != EMBEDDED[most.stage] else "close other programs"
+    )
+    out = [Finding("memory: stages", text, "note" if short else "ok", remedy if short else "")]
+    slow = [backend for backend in chosen if backend.device == "cuda"]
+    if slow and not gpu:
+        named = ", ".join(f"{backend.stage} ({backend.name})" for backend in slow)
+        remedy = "use a machine with one, or " + " ".join(f"--set {backend.stage}.backend={EMBEDDED[backend.stage]}" for backend in slow)
+        out.append(Finding("CUDA: stages", f"{named} are made for a GPU, and there is none: hours to days on a CPU", "note", remedy))
+    return out
 
 
 def _described(settings: Settings, stage: str) -> Backend:
@@ -150,8 +225,9 @@ def _backend(settings: Settings, backend: Backend) -> list[Finding]:
     where = f" in {folder}" if folder else f" (set {backend.stage}.weights)"
     missing = "; ".join(f"{file.name} ({file.source})" for file in lacking)
     needed = any(not file.optional for file in lacking)
-    found = f"{backend.name}: {backend.summary}" + (" (weights made by a rule, NOT REAL)" if is_rule_made(folder) else "")
-    instead = ", or choose the embedded profile" if needed else ", or go without"
+    terms = f"; weights: {backend.weights_licence}; commercial use: {_use(backend.commercial, backend.commercial_reason)}"
+    found = f"{backend.name}: {backend.summary}" + (" (weights made by a rule, NOT REAL)" if is_rule_made(folder) else "") + terms
+    instead = f", or --set {backend.stage}.backend={EMBEDDED[backend.stage]}" if needed else ", or go without"
     remedy = f"bring {missing}{where}{instead}" if missing else ""
     first = Finding(f"stage: {backend.stage}", found, "missing" if needed else "note" if missing else "ok", remedy)
     return [first, _musepose_memory(settings)] if backend.name == "musepose" else [first]

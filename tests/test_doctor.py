@@ -1,8 +1,12 @@
 """The doctor names the packages beyond the core that the settings ask for, and asks for no others."""
 
 import importlib.util
+import json
+from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
 from svad_ray.config import load_settings
 from svad_ray.doctor import examine
@@ -39,3 +43,50 @@ def test_what_is_installed_is_fine():
     if importlib.util.find_spec("onnxruntime") is None:
         pytest.skip("onnxruntime is not installed")
     assert extras("perceive.backend=dwpose")["extra: onnx"].state == "ok"
+
+
+def findings(*sets, **options):
+    return [finding for finding in examine(load_settings(sets=sets, **options)) if finding.subject.startswith(("files: ", "stage: ", "CUDA: "))]
+
+
+def test_files_are_tried_before_the_first_second(tmp_path):
+    from safetensors.torch import save_file
+
+    shapes = json.loads((Path(__file__).parent / "golden/keys/parsenet_keys.json").read_text())
+    hollow = {key: torch.zeros(1).expand(shape) if shape else torch.zeros(()) for key, shape in shapes.items()}
+    torch.save(hollow, tmp_path / "parsing_parsenet.pth")
+    sets = ("restore.backend=bfrffusion", f"restore.weights={tmp_path}")
+    (fine,) = [f for f in findings(*sets) if f.subject == "files: restore"]
+    assert fine.state == "ok" and fine.found.startswith("parsing_parsenet.pth: tensors as expected")
+    hollow.pop("out_mask_conv.conv2d.weight")
+    torch.save(hollow, tmp_path / "parsing_parsenet.pth")
+    save_file({"another": torch.zeros(3)}, tmp_path / "RealESRGAN_x2plus.safetensors")
+    _, *wrong = [f for f in findings(*sets) if f.subject == "files: restore"]
+    said = " ".join(f.found for f in wrong)
+    assert {f.state for f in wrong} == {"missing"} and "out_mask_conv.conv2d.weight" in said and "RRDBNet" in said
+    assert all("--set restore.backend=realesrgan" in f.remedy for f in wrong)
+
+
+def test_a_file_that_is_not_what_was_imported(tmp_path):
+    from svad_ray.checkpoints.find import find
+    from svad_ray.checkpoints.layout import lay_out
+
+    (tmp_path / "in").mkdir()
+    tensors = {"v_template": (5023, 3), "kintree_table": (2, 5)}
+    np.savez(tmp_path / "in/FLAME_NEUTRAL.npz", **{name: np.zeros(shape) for name, shape in tensors.items()})
+    np.save(tmp_path / "in/SMPL-X__FLAME_vertex_ids.npy", np.arange(5023))
+    lay_out(find(tmp_path / "in"), tmp_path / "root")
+    sets = ("fit.backend=smplx-exavatar", f"fit.weights={tmp_path / 'root/fit'}")
+    assert "not what was imported" not in str(findings(*sets))
+    np.save(tmp_path / "root/fit/SMPL-X__FLAME_vertex_ids.npy", np.arange(1, 5024))
+    assert "SMPL-X__FLAME_vertex_ids.npy: it is not what was imported" in str(findings(*sets))
+
+
+def test_every_stage_says_its_terms_and_the_way_round():
+    by_subject = {f.subject: f for f in findings(profile="paper")}
+    assert "commercial use: no: FLAME" in by_subject["stage: identity"].found
+    assert "GAGAvatar.pt (the GAGAvatar project)" in by_subject["stage: identity"].remedy
+    assert "--set identity.backend=lifted-head" in by_subject["stage: identity"].remedy
+    if not torch.cuda.is_available():
+        assert "--set animate.backend=reprojection" in by_subject["CUDA: stages"].remedy
+        assert not [f for f in findings() if f.subject == "CUDA: stages"]
