@@ -70,8 +70,9 @@ def _global(
 
 @app.command()
 def create(
-    photo: Annotated[str, typer.Argument(help="A photo of one whole person: a file or an fsspec address.")],
     out: Annotated[Path, typer.Option(help="Folder for everything that is made.")],
+    photo: Annotated[str, typer.Argument(help="A photo of one whole person: a file or an fsspec address.")] = "",
+    prompt: Annotated[str | None, typer.Option(help="A person in words, instead of a photo (docs/pictures.md).")] = None,
     profile: Profile = None,
     config: ConfigFile = None,
     sets: Sets = None,
@@ -90,18 +91,52 @@ def create(
     until: Annotated[Until, typer.Option(help="Stop after the generated clip: clip.mp4, clip.png and a report of it.")] = Until.AVATAR,
 ) -> None:
     """Make an avatar from a photo. Run again after an interruption: it goes on where it stopped."""
+    if bool(photo) == (prompt is not None):
+        raise InputError(
+            "a photo and a prompt are given" if photo else "neither a photo nor a prompt is given",
+            expected="one of them",
+            remedy="`svad-ray edit PHOTO --prompt ...` changes a photo" if photo else 'create PHOTO, or create --prompt "..."',
+        )
     settings = load_settings(profile=profile, path=config, sets=sets or ())
     values: dict[str, Any] = {"animate.frames": frames, "animate.size": size, "avatar.gaussians": gaussians, "avatar.iterations": iterations}
     values |= {"threads": threads, "offline": offline or None, "cache_dir": str(cache_dir) if cache_dir else None}
     values |= {"perceive.largest": largest or None, "perceive.bust": bust or None, "animate.bust": bust or None}
-    values |= for_all_stages("seed", seed) | for_all_stages("body", str(body) if body else None)
+    values |= {"picture.seed": seed} | for_all_stages("seed", seed) | for_all_stages("body", str(body) if body else None)
     settings = override(settings, {key: value for key, value in values.items() if value is not None})
     from svad_ray.photo import load_photo
 
+    source = load_photo(photo) if photo else None
     if until is Until.ANIMATE:
-        _print_clip(load_photo(photo), out, settings, consent)
+        _print_clip(source, out, settings, consent, prompt or "")
     else:
-        _print_delivery(_deliver(load_photo(photo), out, settings, consent))
+        _print_delivery(_deliver(source, out, settings, consent, prompt or ""))
+
+
+@app.command()
+def edit(
+    source: Annotated[str, typer.Argument(help="A photo, or an avatar's folder: then its front view is edited.")],
+    prompt: Annotated[str, typer.Option(help="What shall be different, in words (docs/pictures.md).")],
+    out: Annotated[Path, typer.Option(help="Folder for everything that is made.")],
+    profile: Profile = None,
+    config: ConfigFile = None,
+    sets: Sets = None,
+    seed: Seed = None,
+    body: Body = None,
+    offline: Offline = False,
+    cache_dir: CacheDir = None,
+    consent: Consent = "",
+) -> None:
+    """Change a photo by words, and make an avatar of what comes out. Run again after an interruption: it goes on where it stopped."""
+    settings = load_settings(profile=profile, path=config, sets=sets or ())
+    values: dict[str, Any] = {"offline": offline or None, "cache_dir": str(cache_dir) if cache_dir else None}
+    values |= {"picture.seed": seed} | for_all_stages("seed", seed) | for_all_stages("body", str(body) if body else None)
+    settings = override(settings, {key: value for key, value in values.items() if value is not None})
+    from svad_ray.photo import load_photo
+    from svad_ray.pictures import check_request
+
+    check_request(prompt, settings.picture)
+    photo = _front_view(Path(source), body) if Path(source).is_dir() else load_photo(source)
+    _print_delivery(_deliver(photo, out, settings, consent, prompt))
 
 
 @app.command()
@@ -351,18 +386,33 @@ def _print_models(cache_dir: Path | None, *, hashes: bool) -> bool:
     return not damaged
 
 
-def _deliver(photo: Any, out: Path, settings: Settings, consent: str) -> Delivery:
+def _front_view(avatar: Path, body: Path | None) -> Any:
+    """The avatar as a photo of itself: from the front, on white; its notes keep whose likeness it is."""
+    import hashlib
+
+    from svad_ray.subject import Photo
+
+    loaded, track = in_motion(avatar, "a-pose-turn", body, 1024)
+    from svad_ray.deliver import rendered
+
+    image = rendered(loaded, track.frames(slice(0, 1)))[0]
+    made_of = loaded.facts.get("provenance", loaded.facts)
+    notes = (f"front view of an avatar; consent stated for it: {made_of.get('consent', 'none stated')}",)
+    return Photo(avatar.name, image, hashlib.sha256(image.tobytes()).hexdigest(), notes)
+
+
+def _deliver(photo: Any, out: Path, settings: Settings, consent: str, prompt: str) -> Delivery:
     from svad_ray.deliver import deliver
 
     with bars() as tell, interruptible():
-        return deliver(photo, out, settings, consent=consent, progress=tell)
+        return deliver(photo, out, settings, prompt=prompt, consent=consent, progress=tell)
 
 
-def _print_clip(photo: Any, out: Path, settings: Settings, consent: str) -> None:
+def _print_clip(photo: Any, out: Path, settings: Settings, consent: str, prompt: str) -> None:
     from svad_ray.deliver import deliver_clip
 
     with bars() as tell, interruptible():
-        delivery = deliver_clip(photo, out, settings, consent=consent, progress=tell)
+        delivery = deliver_clip(photo, out, settings, prompt=prompt, consent=consent, progress=tell)
     for warning in delivery.warnings:
         _out.print(f"[yellow]note[/] {escape(warning)}")
     _out.print(f"{delivery.frames} frames in {escape(str(out / 'clip.mp4'))}; open [bold]{escape(str(out / 'report.html'))}[/]")

@@ -269,6 +269,39 @@ class DriftConfig(BaseModel):
     max_distance: float = Field(default=0.6, gt=0)
 
 
+class PictureConfig(BaseModel):
+    """How a prompt becomes the photo, or an edit changes it.
+
+    Attributes:
+        weights: Folder of a diffusers pipeline that draws or edits, as docs/pictures.md lists them.
+        licence: The terms of the model in it, where its class does not tell them.
+        pipeline: "FILE.py:CLASS" of a pipeline of one's own for that folder (Step1X-Edit); its code is run, so ``trust_code`` has to be set as well.
+        steps, guidance: Of the denoising; 0 and null = as published for the model.
+        height, width: Of a drawn picture, pixels; an edited one keeps the photo's proportions.
+        framing: Tell the model to show one whole person; off: the prompt alone.
+        seed: Of the first try. tries: Pictures drawn until one shows one whole person.
+        dtype: "auto" = bfloat16 on a GPU, float32 on the CPU.
+        offload: Keep whole parts ("model") or single layers ("sequential") in the machine's memory while others work.
+        quantize: Hold the large parts in four or eight bits (package bitsandbytes).
+    """
+
+    model_config = _FROZEN
+    weights: str = ""
+    licence: str = ""
+    pipeline: str = ""
+    trust_code: bool = False
+    steps: int = Field(default=0, ge=0, le=1000)
+    guidance: float | None = Field(default=None, ge=0)
+    height: int = Field(default=1344, ge=64, le=4096, multiple_of=32)
+    width: int = Field(default=768, ge=64, le=4096, multiple_of=32)
+    framing: bool = True
+    seed: int = Field(default=0, ge=0)
+    tries: int = Field(default=4, ge=1, le=64)
+    dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
+    offload: Literal["none", "model", "sequential"] = "none"
+    quantize: Literal["none", "nf4", "int8"] = "none"
+
+
 class Settings(BaseModel):
     """All of a run.
 
@@ -279,6 +312,7 @@ class Settings(BaseModel):
         offline: Never fetch a model package.
         cache_dir: Where model packages are kept; empty = the user's cache folder.
         drift: Whether the face's distance from the photo's is measured.
+        picture: How a prompt becomes the photo.
     """
 
     model_config = _FROZEN
@@ -288,6 +322,7 @@ class Settings(BaseModel):
     offline: bool = False
     cache_dir: str = ""
     drift: DriftConfig = DriftConfig()
+    picture: PictureConfig = PictureConfig()
     perceive: PerceiveConfig = PerceiveConfig()
     animate: AnimateConfig = AnimateConfig()
     identity: IdentityConfig = IdentityConfig()

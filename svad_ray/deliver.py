@@ -49,11 +49,19 @@ Measure = Callable[[Delivery, Any], Sequence[Table]]
 
 
 def deliver(
-    photo: Photo, out: Path, settings: Settings, *, consent: str = "", measure: Measure | None = None, progress: StepProgress | None = None
+    photo: Photo | None,
+    out: Path,
+    settings: Settings,
+    *,
+    prompt: str = "",
+    consent: str = "",
+    measure: Measure | None = None,
+    progress: StepProgress | None = None,
 ) -> Delivery:
     """Make the avatar of the photo's person and write everything below ``out``; what an earlier run finished is not done again.
 
     Args:
+        photo: None: it is drawn from the prompt. prompt: With a photo, how that is edited first.
         consent: The caller's statement that the person agrees; kept in the avatar's provenance.
         measure: Compares the avatar with a known truth; its tables go into the report.
         progress: Told how far each step is.
@@ -62,6 +70,7 @@ def deliver(
         SvadError: What is wrong with the photo, the configuration, the models or the disk. A refused photo leaves no folder behind.
     """
     tell = progress or (lambda name, done: None)
+    _check_prompt(photo, prompt, settings)
     chosen = chosen_backends(settings)
     require_files(settings, chosen)
     prepare(settings)
@@ -71,7 +80,7 @@ def deliver(
     _ensure_writable(out)
     run = LocalRunner(ArtefactStore(out / "work"), settings, body_id=body.id, progress=tell)
     try:
-        created = pipeline.create(photo, settings, run)
+        created = pipeline.create(_photo(photo, prompt, settings, run, out), settings, run)
     except QualityRejected:
         if not existed:
             shutil.rmtree(out, ignore_errors=True)
@@ -88,7 +97,9 @@ class ClipDelivery:
     out: Path
 
 
-def deliver_clip(photo: Photo, out: Path, settings: Settings, *, consent: str = "", progress: StepProgress | None = None) -> ClipDelivery:
+def deliver_clip(
+    photo: Photo | None, out: Path, settings: Settings, *, prompt: str = "", consent: str = "", progress: StepProgress | None = None
+) -> ClipDelivery:
     """Generate the clip of the photo's person and stop there: ``clip.mp4``, ``clip.png`` and a report below ``out``.
 
     Backends of later stages are neither needed nor loaded. Arguments and errors as ``deliver``.
@@ -97,6 +108,7 @@ def deliver_clip(photo: Photo, out: Path, settings: Settings, *, consent: str = 
     from svad_ray.export.video import write_mp4
 
     tell = progress or (lambda name, done: None)
+    _check_prompt(photo, prompt, settings)
     chosen = tuple(described(settings, stage) for stage in ("perceive", "animate"))
     require_files(settings, chosen)
     prepare(settings)
@@ -107,7 +119,8 @@ def deliver_clip(photo: Photo, out: Path, settings: Settings, *, consent: str = 
     run = LocalRunner(ArtefactStore(out / "work"), settings, body_id=body.id, progress=tell)
     perceive, animate = make("perceive", settings.perceive), make("animate", settings.animate)
     try:
-        begun = pipeline.begin(photo, settings, run, perceive=perceive, animate=animate)
+        source = _photo(photo, prompt, settings, run, out)
+        begun = pipeline.begin(source, settings, run, perceive=perceive, animate=animate)
     except QualityRejected:
         if not existed:
             shutil.rmtree(out, ignore_errors=True)
@@ -115,19 +128,38 @@ def deliver_clip(photo: Photo, out: Path, settings: Settings, *, consent: str = 
     clip, warnings = begun.animation.value.clip, (*unreal_weights(settings), *begun.warnings)
     write_mp4(iter(clip.frames), out / "clip.mp4", clip.track.fps)
     save_picture(contact_sheet([clip.frames[i] for i in evenly(len(clip), CLIP_SHEET)], cell=256, columns=4), out / "clip.png")
-    facts = provenance(photo, settings, chosen, consent=consent, warnings=warnings, body=body)
+    facts = provenance(source, settings, chosen, consent=consent, warnings=warnings, body=body)
     inputs = ReportInputs(
-        name=photo.name,
-        photo=photo.image,
+        name=source.name,
+        photo=source.image,
         perception=begun.perception.value,
         generated=clip.frames,
         remarks=clip.remarks,
         costs=[_cost(record) for record in run.records.values()],
-        warnings=[*warnings, *photo.notes],
+        warnings=[*warnings, *source.notes],
         provenance=facts,
     )
     write_report(inputs, out / "report.html")
     return ClipDelivery(len(clip), warnings, out)
+
+
+def _check_prompt(photo: Photo | None, prompt: str, settings: Settings) -> None:
+    """Raises InputError without a photo or a prompt, and as ``pictures.check_request``."""
+    from svad_ray.pictures import check_request
+
+    if photo is None or prompt:
+        check_request(prompt, settings.picture)
+
+
+def _photo(photo: Photo | None, prompt: str, settings: Settings, run: LocalRunner, out: Path) -> Photo:
+    """The photo that the avatar is made of; one that a model made is written down as well."""
+    from svad_ray.pictures import made_photo
+
+    if photo is not None and not prompt:
+        return photo
+    made = made_photo(prompt, photo, settings, run, perceive=make("perceive", settings.perceive))
+    save_picture(made.image, out / "photo.png")
+    return made
 
 
 def unreal_weights(settings: Settings) -> tuple[str, ...]:
@@ -353,11 +385,13 @@ def provenance(
     """Where an avatar comes from, JSON values only. No clock and no host name: equal runs give equal files."""
     brought = {b.stage: fingerprint(getattr(settings.stage(b.stage), "weights", "")) for b in backends}
     against = [f"{b.stage}/{b.name}: {b.commercial_reason}" for b in backends if not b.commercial]
+    if photo.origin and not photo.origin["commercial_use"]:
+        against.append(f"picture: {photo.origin['commercial_reason']}")
     if _FREE_BODY not in body.licence:
         against.append(f"body/{body.name}: {body.licence}")
     return {
         "svad_ray": svad_ray.__version__,
-        "photo": {"name": photo.name, "sha256": photo.sha256, "notes": list(photo.notes)},
+        "photo": {"name": photo.name, "sha256": photo.sha256, "notes": list(photo.notes)} | ({"origin": dict(photo.origin)} if photo.origin else {}),
         "consent": consent or "none stated",
         "profile": settings.profile,
         "stages": {

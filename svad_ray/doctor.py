@@ -14,8 +14,10 @@ from svad_ray import models
 from svad_ray.backends import EMBEDDED, STAGES, Backend, descriptors
 from svad_ray.config import Settings
 from svad_ray.deliver import described
-from svad_ray.errors import BackendUnavailable
+from svad_ray.errors import BackendUnavailable, SvadError
 from svad_ray.models.brought import is_rule_made, lacking_files
+from svad_ray.stages.picture.draw import Draw
+from svad_ray.stages.picture.recipes import RECIPES, Recipe
 from svad_ray.usage import cores
 
 _GIB = 1024**3
@@ -163,7 +165,20 @@ def _extra(name: str, package: str) -> Finding:
 def _backends(settings: Settings) -> list[Finding]:
     chosen = [_described(settings, stage) for stage in STAGES]
     stages = [finding for backend in chosen for finding in _backend(settings, backend)]
-    return [*stages, *_files(settings, chosen), *_devices(chosen)]
+    return [*stages, *_picture(settings), *_files(settings, chosen), *_devices(chosen)]
+
+
+def _picture(settings: Settings) -> list[Finding]:
+    """What would draw a prompt, where a folder is configured."""
+    config = settings.picture
+    if not config.weights:
+        return []
+    try:
+        backend = Draw.described(config)
+    except SvadError as error:
+        return [Finding("pictures", error.found, "missing", error.remedy or "leave picture.weights empty: only prompts need it")]
+    use = _use(backend.commercial, backend.commercial_reason)
+    return [Finding("pictures", f"{backend.summary}, about {backend.memory_gib:.0f} GiB; commercial use: {use}")]
 
 
 def _files(settings: Settings, chosen: list[Backend]) -> list[Finding]:
@@ -255,6 +270,12 @@ def licence_markdown() -> str:
     """The tables of backends and model packages for the documentation."""
     rows = ["| stage | backend | runs | code | weights | commercial use | needs |", "|---|---|---|---|---|---|---|"]
     rows += [_backend_row(backend) for backend in descriptors()]
+    rows += [
+        "",
+        "| pictures: pipeline | meant for | draws | edits | steps, guidance | GPU memory | weights | commercial use |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    rows += [_recipe_row(name, recipe) for name, recipe in RECIPES.items()]
     rows += ["", "| model package | version | kept files | licence | commercial use | stages |", "|---|---|---|---|---|---|"]
     rows += [_package_row(package) for package in models.PACKAGES.values()]
     return "\n".join(rows) + "\n"
@@ -264,6 +285,12 @@ def _backend_row(b: Backend) -> str:
     needs = ", ".join([*b.models, *(f.name for f in b.files)]) or "nothing"
     use = _use(b.commercial, b.commercial_reason)
     return f"| {b.stage} | {b.name} | {b.device.upper()} | {b.code_licence} | {b.weights_licence} | {use} | {needs} |"
+
+
+def _recipe_row(name: str, r: Recipe) -> str:
+    does = " | ".join("yes" if able else "no" for able in (r.draws, r.edits))
+    use = "yes" if r.commercial else "no, unless picture.licence says other terms"
+    return f"| {name} | {r.model} | {does} | {r.steps}, {r.guidance:g} | about {r.memory_gib:.0f} GiB | {r.licence} | {use} |"
 
 
 def _package_row(p: models.ModelPackage) -> str:

@@ -18,6 +18,7 @@ from svad_ray.errors import ConfigError, InputError
 from svad_ray.ledger import SubjectRequest
 from svad_ray.local import FrameHost, LocalRunner, StepProgress
 from svad_ray.photo import load_photo
+from svad_ray.pictures import made_photo
 from svad_ray.stages.base import make
 from svad_ray.store import ArtefactStore, Committed
 from svad_ray.subject import Photo
@@ -127,9 +128,18 @@ def fulfil(
         host=frames,
         checkpoint_s=checkpoint_s,
     )
-    created = pipeline.create(read_photo(request, kit), request.settings, run, stages=kit.stages(request.settings))
+    stages = kit.stages(request.settings)
+    created = pipeline.create(photo_of(request, kit, run, stages), request.settings, run, stages=stages)
     files = kit.files(created, request, run, exports)
     return store.put_files(request.key, files, facts={**subject_facts(created, request, run), **(facts or {})})
+
+
+def photo_of(request: SubjectRequest, kit: Kit, run: LocalRunner, stages: pipeline.Stages) -> Photo:
+    """The photo that the avatar is made of: the request's, or what a model made of its prompt. Raises as ``read_photo`` and ``made_photo``."""
+    if not request.prompt:
+        return read_photo(request, kit)
+    photo = read_photo(request, kit) if request.uri else None
+    return made_photo(request.prompt, photo, request.settings, run, perceive=stages.perceive)
 
 
 def read_photo(request: SubjectRequest, kit: Kit) -> Photo:

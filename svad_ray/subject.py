@@ -5,6 +5,7 @@ Plain frozen dataclasses of NumPy arrays; how they are stored is the business of
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
@@ -20,12 +21,14 @@ class Photo:
         image: (H, W, 3) uint8 RGB.
         sha256: Hash of the file's bytes as given.
         notes: What reading changed: "EXIF rotation applied", "alpha flattened onto white", "downscaled from 7728x5368".
+        origin: Of a picture that a model drew or edited: its prompt, the model and its terms, for provenance; empty for a photo.
     """
 
     name: str
     image: np.ndarray
     sha256: str
     notes: tuple[str, ...] = ()
+    origin: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ LAYERS = {
     3: ["nets", "fitting", "motion", "pose", "ledger"],
     4: ["stages"],
     5: ["pipeline", "export", "evaluate"],
-    6: ["local", "deliver", "fulfil", "checkpoints"],
+    6: ["local", "deliver", "fulfil", "checkpoints", "pictures"],
     7: ["doctor", "demo", "service", "cluster"],
     8: ["cli", "commands", "__main__"],
 }

@@ -14,6 +14,7 @@ from svad_ray.nets.gagavatar import load as gaga
 from svad_ray.nets.headers import Shapes
 from svad_ray.nets.musepose import load as musepose
 from svad_ray.pose import estimators, mmpose
+from svad_ray.stages.picture.recipes import RECIPES
 
 Wanted = Mapping[str, tuple[int | None, ...]]
 _CONTAINERS = ("state_dict.", "model.", "network.module.", "network.", "module.", "params_ema.", "params.")
@@ -310,6 +311,7 @@ class Pipeline:
 
 
 PIPELINES: dict[str, Pipeline] = {
+    **{name: Pipeline(recipe.model, f"pictures/{name}", recipe.licence) for name, recipe in RECIPES.items()},
     "WanAnimatePipeline": Pipeline("Wan-Animate", "wan-animate", "Apache-2.0"),
     "StableDiffusionImageVariationPipeline": Pipeline("Stable Diffusion image variations", ""),
 }

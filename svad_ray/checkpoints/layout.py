@@ -18,6 +18,7 @@ from svad_ray.errors import InputError
 from svad_ray.export.atomic import atomic_path
 from svad_ray.models.brought import edges
 from svad_ray.models.cache import cache_root, file_sha256
+from svad_ray.stages.picture.recipes import RECIPES
 
 RECORD, SETTINGS = "imported.json", "settings.yaml"
 _CHUNK = 1 << 24  # bytes
@@ -126,10 +127,13 @@ def changed_since_import(path: Path) -> bool:
 
 
 def settings_text(root: Path) -> str:
-    """YAML for ``--config``: the folder of every stage for which something is there, and the licensed body where it is."""
+    """YAML for ``--config``: the folder of every stage for which something is there, of what draws pictures, and the licensed body where it is."""
     values: dict[str, dict[str, str]] = {stage: {"weights": str(root / stage)} for stage in STAGES if (root / stage).is_dir()}
     if "animate" not in values and (root / "wan-animate").is_dir():
         values["animate"] = {"backend": "wan-animate", "weights": str(root / "wan-animate")}
+    picture = next((folder for name in RECIPES if (folder := root / "pictures" / name).is_dir()), None)
+    if picture is not None:
+        values["picture"] = {"weights": str(picture)}
     body = next((path for suffix in ("npz", "pkl") if (path := root / f"body/SMPLX_NEUTRAL.{suffix}").exists()), None)
     if body is not None:
         for stage in STAGES:

@@ -20,7 +20,7 @@ from svad_ray.cluster.hosts import PoolHost, prepare_worker
 from svad_ray.cluster.session import alive_nodes, assigned_cpus, this_node
 from svad_ray.config import Settings
 from svad_ray.errors import ArtefactDamaged, BackendUnavailable, InputError, QualityRejected, StoreError, Unanswered, WeightsMissing
-from svad_ray.fulfil import find_kit, fulfil, read_photo
+from svad_ray.fulfil import find_kit, fulfil, photo_of
 from svad_ray.ledger import Exhausted, Ledger, SubjectRequest
 from svad_ray.ledger.limits import bounded
 from svad_ray.local import BlockOrder, FrameHost, Kept, LocalRunner, commit_step
@@ -178,7 +178,7 @@ class GenerateWorker:
         stages = self.kit.stages(request.settings)
         self._spread(stages.animate)
         try:
-            pipeline.create(read_photo(request, self.kit), request.settings, run, stages=stages)
+            pipeline.create(photo_of(request, self.kit, run, stages), request.settings, run, stages=stages)
         except _Reached:
             return run
         raise RuntimeError("the pipeline has no frame steps")

@@ -26,6 +26,7 @@ class SubjectRequest:
         settings: Of the run.
         sha256: Of the photo's bytes; when given, other bytes are refused.
         consent: The statement that the person agrees.
+        prompt: What the photo shall be changed to; without a ``uri`` the photo is drawn from it.
     """
 
     subject_id: str
@@ -33,12 +34,13 @@ class SubjectRequest:
     settings: Settings = field(default_factory=Settings)
     sha256: str = ""
     consent: str = ""
+    prompt: str = ""
 
     @cached_property
     def key(self) -> Key:
         """Name of the finished subject: equal orders have equal keys. A photo that changes at the same address needs ``sha256`` to be noticed."""
-        settings = self.settings.model_dump(mode="json", exclude=_MACHINE_ONLY)
-        parameters = {"settings": settings, "consent": self.consent, "svad_ray": __version__}
+        settings = self.settings.model_dump(mode="json", exclude=_MACHINE_ONLY if self.prompt else {*_MACHINE_ONLY, "picture"})
+        parameters = {"settings": settings, "consent": self.consent, "svad_ray": __version__} | ({"prompt": self.prompt} if self.prompt else {})
         return content_key(folder_name(self.subject_id), version=1, parameters=parameters, inputs=[self.sha256 or self.uri])
 
     def to_json(self) -> dict[str, Any]:
