@@ -80,7 +80,7 @@ def deliver(
     _ensure_writable(out)
     run = LocalRunner(ArtefactStore(out / "work"), settings, body_id=body.id, progress=tell)
     try:
-        created = pipeline.create(_photo(photo, prompt, settings, run, out), settings, run)
+        created = pipeline.create(_photo(photo, prompt, settings, run), settings, run)
     except QualityRejected:
         if not existed:
             shutil.rmtree(out, ignore_errors=True)
@@ -119,7 +119,7 @@ def deliver_clip(
     run = LocalRunner(ArtefactStore(out / "work"), settings, body_id=body.id, progress=tell)
     perceive, animate = make("perceive", settings.perceive), make("animate", settings.animate)
     try:
-        source = _photo(photo, prompt, settings, run, out)
+        source = _photo(photo, prompt, settings, run)
         begun = pipeline.begin(source, settings, run, perceive=perceive, animate=animate)
     except QualityRejected:
         if not existed:
@@ -128,6 +128,8 @@ def deliver_clip(
     clip, warnings = begun.animation.value.clip, (*unreal_weights(settings), *begun.warnings)
     write_mp4(iter(clip.frames), out / "clip.mp4", clip.track.fps)
     save_picture(contact_sheet([clip.frames[i] for i in evenly(len(clip), CLIP_SHEET)], cell=256, columns=4), out / "clip.png")
+    if source.origin:
+        save_picture(source.image, out / "photo.png")
     facts = provenance(source, settings, chosen, consent=consent, warnings=warnings, body=body)
     inputs = ReportInputs(
         name=source.name,
@@ -151,15 +153,13 @@ def _check_prompt(photo: Photo | None, prompt: str, settings: Settings) -> None:
         check_request(prompt, settings.picture)
 
 
-def _photo(photo: Photo | None, prompt: str, settings: Settings, run: LocalRunner, out: Path) -> Photo:
-    """The photo that the avatar is made of; one that a model made is written down as well."""
+def _photo(photo: Photo | None, prompt: str, settings: Settings, run: LocalRunner) -> Photo:
+    """The photo that the avatar is made of: the given one, or what a model makes of the prompt."""
     from svad_ray.pictures import made_photo
 
     if photo is not None and not prompt:
         return photo
-    made = made_photo(prompt, photo, settings, run, perceive=make("perceive", settings.perceive))
-    save_picture(made.image, out / "photo.png")
-    return made
+    return made_photo(prompt, photo, settings, run, perceive=make("perceive", settings.perceive))
 
 
 def unreal_weights(settings: Settings) -> tuple[str, ...]:
@@ -188,6 +188,8 @@ def write_delivery(
     from svad_ray.export.ply import write_ply
     from svad_ray.export.video import write_mp4
 
+    if created.photo.origin:
+        save_picture(created.photo.image, out / "photo.png")
     facts = provenance(
         created.photo,
         settings,

@@ -9,11 +9,12 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Header, Query, Request, Response
 from pydantic import BaseModel, Field
 
+from svad_ray.config import Settings
 from svad_ray.errors import InputError
 from svad_ray.photo import decode_photo
 from svad_ray.service.addresses import check, fetch
 from svad_ray.service.answers import ErrorDetail, responses
-from svad_ray.service.bodies import Asked, AvatarAsked, Options, avatar_asked, idempotency_key
+from svad_ray.service.bodies import Asked, AvatarAsked, AvatarDrawn, Options, avatar_asked, idempotency_key
 from svad_ray.service.book import new_id, plain_settings
 from svad_ray.service.engine import Busy
 from svad_ray.service.guard import Caller, Service, TheCaller, TheService
@@ -34,7 +35,8 @@ class AvatarState(BaseModel):
     reason: ErrorDetail | None = Field(description="why it failed")
     warnings: list[str] = Field(description="remarks on the photo")
     options: dict[str, Any] = Field(examples=[{"frames": 96}])
-    photo_sha256: str
+    photo_sha256: str = Field(description="empty when the photo is drawn")
+    prompt: str = Field(description="what is drawn, or how the photo is edited; mostly empty")
     created_at: datetime
     ended_at: datetime | None
     links: dict[str, str]
@@ -68,16 +70,17 @@ _BODY = {
                         "consent": {"type": "string", "maxLength": 2000, "description": "Statement that the person agrees; kept in the avatar"},
                         "options": {"type": "string", "description": "JSON object: frames, size, gaussians, iterations, seed, largest, bust, motion"},
                         "webhook": {"type": "string", "maxLength": 2048, "description": "Called at the end, signed"},
+                        "edit": {"type": "string", "maxLength": 2000, "description": "What shall be different in the photo, in words"},
                     },
                     "additionalProperties": False,
                 },
                 "encoding": {"photo": {"contentType": "image/jpeg, image/png"}},
             },
-            "application/json": {"schema": {"$ref": "#/components/schemas/AvatarAsked"}},
+            "application/json": {"schema": {"oneOf": [{"$ref": f"#/components/schemas/{name}"} for name in ("AvatarAsked", "AvatarDrawn")]}},
         },
     }
 }
-BODY_MODELS: tuple[type[BaseModel], ...] = (AvatarAsked, Options)
+BODY_MODELS: tuple[type[BaseModel], ...] = (AvatarAsked, AvatarDrawn, Options)
 """Models that a description refers to although no signature names them."""
 
 
@@ -94,6 +97,7 @@ def state_of(record: AvatarRecord) -> AvatarState:
         warnings=list(record.warnings),
         options=dict(record.order.options),
         photo_sha256=record.order.sha256,
+        prompt=record.order.prompt,
         created_at=datetime.fromtimestamp(record.created_at, UTC),
         ended_at=None if record.ended_at is None else datetime.fromtimestamp(record.ended_at, UTC),
         links={"self": base, "events": f"{base}/events", "artefacts": f"{base}/artefacts"},
@@ -115,7 +119,7 @@ async def ask(
     service: TheService,
     idempotency: Annotated[str | None, Header(alias="Idempotency-Key", description="Repeating a request under one key makes one avatar.")] = None,
 ) -> AvatarState:
-    """Upload a photo (multipart), or name its address (JSON). The answer comes at once; the work goes on behind it."""
+    """Upload a photo (multipart), name its address, or describe a person (JSON). The answer comes at once; the work goes on behind it."""
     key = idempotency_key(idempotency)
     asked = await avatar_asked(request, max_photo_bytes=service.config.max_upload_bytes)
     order, photo = await _order(asked, caller, service)
@@ -128,7 +132,7 @@ async def ask(
     return state_of(record)
 
 
-async def _order(asked: Asked, caller: Caller, service: Service) -> tuple[AvatarOrder, bytes]:
+async def _order(asked: Asked, caller: Caller, service: Service) -> tuple[AvatarOrder, bytes | None]:
     """The checked order and its photo."""
     config = service.config
     if config.consent_required and not asked.consent.strip():
@@ -137,23 +141,36 @@ async def _order(asked: Asked, caller: Caller, service: Service) -> tuple[Avatar
     settings = asked.options.applied(config.base_settings(), config.limits)
     if asked.webhook:
         await service.store(check, asked.webhook, service.webhook_rules, resolver=service.resolver)
+    if asked.prompt:
+        await service.store(_require_model, asked.prompt, settings)
     photo = asked.photo
-    if photo is None:
+    if photo is None and asked.uri:
         photo = await service.store(fetch, asked.uri, service.photo_rules, max_bytes=config.max_upload_bytes, resolver=service.resolver)
-    await service.decode(decode_photo, photo, name="the photo", max_pixels=config.max_pixels)
+    if photo is not None:
+        await service.decode(decode_photo, photo, name="the photo", max_pixels=config.max_pixels)
     order = AvatarOrder(
         owner=caller.name,
         settings=plain_settings(settings),
-        sha256=hashlib.sha256(photo).hexdigest(),
+        sha256="" if photo is None else hashlib.sha256(photo).hexdigest(),
         photo_name=asked.name,
         consent=asked.consent,
         options=asked.options.given(),
         webhook=asked.webhook,
+        prompt=asked.prompt,
     )
     return order, photo
 
 
-async def _create(service: Service, caller: Caller, order: AvatarOrder, photo: bytes, key: str | None) -> tuple[AvatarRecord, bool]:
+def _require_model(prompt: str, settings: Settings) -> None:
+    """Raises InputError where the operator brought no model that draws, and as ``pictures.check_request``."""
+    from svad_ray.pictures import check_request
+
+    if not settings.picture.weights:
+        raise InputError("this service draws no pictures", expected="a photo", remedy="ask its operator for picture.weights, or send a photo")
+    check_request(prompt, settings.picture)
+
+
+async def _create(service: Service, caller: Caller, order: AvatarOrder, photo: bytes | None, key: str | None) -> tuple[AvatarRecord, bool]:
     """Write the order down unless the caller has enough unfinished ones; repeating an old one is always allowed."""
     avatar_id = new_id(caller.name, key)
     async with service.creating:

@@ -19,9 +19,10 @@ from svad_ray.config import Settings, override
 from svad_ray.errors import InputError, SvadError
 from svad_ray.service.answers import BadRequest, TooLarge, Unsupported, plain_fault
 from svad_ray.service.config import OPTIONS, Limits
+from svad_ray.stages.picture.prompts import MAX_PROMPT, checked
 
 Motion = Literal["turn", "a-pose-turn", "walk", "arms"]
-_FIELDS = ("consent", "options", "webhook")
+_FIELDS = ("consent", "options", "webhook", "edit")
 _PART = 64 << 10
 _KEY = re.compile(r"[!-~]{1,200}")
 
@@ -32,7 +33,17 @@ def _clean(text: str) -> str:
     return text
 
 
+def _drawable(text: str) -> str:
+    if text:
+        try:
+            return checked(text)
+        except InputError as error:
+            raise ValueError(f"{error.found}; expected {error.expected}") from None
+    return text
+
+
 Text = Annotated[str, AfterValidator(_clean)]
+Prompt = Annotated[str, AfterValidator(_clean), AfterValidator(_drawable)]
 _CHECKED = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, strict=True)
 
 
@@ -72,6 +83,7 @@ class AvatarAsked(BaseModel):
 
     Attributes:
         uri: Of the photo. consent: Statement that the person agrees; kept in the avatar. webhook: Called at the end, signed.
+        edit: What shall be different in the photo, in words, before an avatar is made of it.
     """
 
     model_config = ConfigDict(
@@ -84,6 +96,24 @@ class AvatarAsked(BaseModel):
     consent: Text = Field(default="", max_length=2000)
     options: Options = Options()
     webhook: Text = Field(default="", max_length=2048)
+    edit: Prompt = Field(default="", max_length=MAX_PROMPT)
+
+
+class AvatarDrawn(BaseModel):
+    """The JSON form of a request without a photo: the service draws it, if its operator brought a model that does.
+
+    Attributes:
+        prompt: A person in words. consent: What a real person whom it means agrees to, or that it means none; kept in the avatar.
+        webhook: Called at the end, signed.
+    """
+
+    model_config = ConfigDict(
+        **_CHECKED, json_schema_extra={"examples": [{"prompt": "a tall man in a grey suit", "consent": "no real person", "options": {"seed": 7}}]}
+    )
+    prompt: Prompt = Field(min_length=1, max_length=MAX_PROMPT)
+    consent: Text = Field(default="", max_length=2000)
+    options: Options = Options()
+    webhook: Text = Field(default="", max_length=2048)
 
 
 class _Fields(BaseModel):
@@ -93,11 +123,15 @@ class _Fields(BaseModel):
     consent: Text = Field(default="", max_length=2000)
     options: Options = Options()
     webhook: Text = Field(default="", max_length=2048)
+    edit: Prompt = Field(default="", max_length=MAX_PROMPT)
 
 
 @dataclass(frozen=True)
 class Asked:
-    """A request for an avatar, from either form; ``photo`` is None when it lies at ``uri``."""
+    """A request for an avatar, from any form; ``photo`` is None when it lies at ``uri``, or, without one, is to be drawn from ``prompt``.
+
+    With a photo, ``prompt`` says how it is edited.
+    """
 
     photo: bytes | None
     uri: str
@@ -105,6 +139,7 @@ class Asked:
     consent: str
     options: Options
     webhook: str
+    prompt: str = ""
 
 
 Number = Annotated[float, Field(ge=-1e6, le=1e6)]
@@ -180,15 +215,19 @@ async def avatar_asked(request: Request, *, max_photo_bytes: int) -> Asked:
     """A request for an avatar, multipart or JSON. Raises ``InputError`` and its kin."""
     kind = _kind(request)
     if kind == "application/json":
-        body = _validated(AvatarAsked, await _json(request))
-        return Asked(None, body.uri, PurePosixPath(body.uri.split("?")[0]).name[:100], body.consent, body.options, body.webhook)
+        values = await _json(request)
+        if isinstance(values, dict) and "prompt" in values:
+            drawn = _validated(AvatarDrawn, values)
+            return Asked(None, "", "", drawn.consent, drawn.options, drawn.webhook, drawn.prompt)
+        body = _validated(AvatarAsked, values)
+        return Asked(None, body.uri, PurePosixPath(body.uri.split("?")[0]).name[:100], body.consent, body.options, body.webhook, body.edit)
     if kind != "multipart/form-data":
         raise Unsupported(
             f"the body is {kind or 'of no stated type'}", expected="multipart/form-data with a photo, or application/json with its address"
         )
     photo, name, fields = await _upload(request, max_photo_bytes)
     given = _validated(_Fields, {**fields, **({"options": _loads(fields["options"])} if "options" in fields else {})})
-    return Asked(photo, "", name, given.consent, given.options, given.webhook)
+    return Asked(photo, "", name, given.consent, given.options, given.webhook, given.edit)
 
 
 async def photo_asked(request: Request, *, max_photo_bytes: int) -> bytes:

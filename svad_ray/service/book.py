@@ -65,10 +65,11 @@ class AvatarBook:
 
     # -- requests ------------------------------------------------------------------------------------------------------------------------------
 
-    def create(self, order: AvatarOrder, photo: bytes, *, avatar_id: str | None = None) -> tuple[AvatarRecord, bool]:
+    def create(self, order: AvatarOrder, photo: bytes | None, *, avatar_id: str | None = None) -> tuple[AvatarRecord, bool]:
         """Write a request down.
 
         Args:
+            photo: Its bytes; None when it is to be drawn.
             avatar_id: Of ``new_id``; None = a random one.
 
         Returns:
@@ -83,7 +84,8 @@ class AvatarBook:
             raise Conflict("this Idempotency-Key belongs to an avatar that was removed", remedy="use a new Idempotency-Key")
         order = AvatarOrder(**{**asdict(order), "created_at": order.created_at or self.clock(), "fingerprint": _fingerprint(order)})
         if self.files.read(f"{_folder(avatar_id)}/request.json") is None:
-            self.files.write(f"{_folder(avatar_id)}/{_photo_file(order)}", photo)
+            if photo is not None:
+                self.files.write(f"{_folder(avatar_id)}/{_photo_file(order)}", photo)
             self.files.write(f"open/{owner}/{avatar_id}", _json({"at": order.created_at}))
             if order.webhook:
                 self.files.write(f"notify/{avatar_id}", b"")
@@ -104,7 +106,7 @@ class AvatarBook:
 
     def _drop_lost_create(self, avatar_id: str, ours: AvatarOrder, kept: AvatarOrder) -> None:
         """Take back what a create that came second wrote beside the first one's."""
-        if ours.sha256 != kept.sha256:
+        if ours.sha256 and ours.sha256 != kept.sha256:
             self.files.remove(f"{_folder(avatar_id)}/{_photo_file(ours)}")
         if ours.webhook and not kept.webhook:
             self.files.remove(f"notify/{avatar_id}")
@@ -144,7 +146,8 @@ class AvatarBook:
         order = self._order(avatar_id)
         photo = self.files.path(f"{_folder(avatar_id)}/{_photo_file(order)}")
         uri = photo if self.files.local else self.files.fs.unstrip_protocol(photo)
-        return SubjectRequest(avatar_id, uri, parse_settings(order.settings), sha256=order.sha256, consent=order.consent)
+        settings = parse_settings(order.settings)
+        return SubjectRequest(avatar_id, uri if order.sha256 else "", settings, sha256=order.sha256, consent=order.consent, prompt=order.prompt)
 
     def out(self, avatar_id: str) -> str:
         """Root of everything that is made for an avatar."""
@@ -483,5 +486,6 @@ def _json(values: Mapping[str, Any]) -> bytes:
 
 def _fingerprint(order: AvatarOrder) -> str:
     """Of what the caller asked for; another server's defaults are not part of it."""
-    asked = {"sha256": order.sha256, "consent": order.consent, "options": dict(order.options), "webhook": order.webhook}
+    asked: dict[str, Any] = {"sha256": order.sha256, "consent": order.consent, "options": dict(order.options), "webhook": order.webhook}
+    asked |= {"prompt": order.prompt} if order.prompt else {}
     return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()

@@ -18,7 +18,7 @@ OPTIONS: Mapping[str, tuple[str, ...]] = {
     "size": ("animate.size",),
     "gaussians": ("avatar.gaussians",),
     "iterations": ("avatar.iterations",),
-    "seed": ("perceive.seed", "animate.seed", "identity.seed", "restore.seed", "fit.seed", "avatar.seed"),
+    "seed": ("perceive.seed", "animate.seed", "identity.seed", "restore.seed", "fit.seed", "avatar.seed", "picture.seed"),
     "largest": ("perceive.largest",),
     "bust": ("perceive.bust", "animate.bust"),
     "motion": ("animate.motion",),

@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from queue import SimpleQueue
 from typing import Any
 
@@ -90,7 +91,7 @@ def make_avatar(book: AvatarBook, avatar_id: str, kit: Any, *, machine: Settings
 def _on_this_machine(request: SubjectRequest, machine: Settings) -> SubjectRequest:
     own = {name: getattr(machine, name) for name in ("threads", "offline", "cache_dir")}
     settings = parse_settings({**request.settings.model_dump(), **own})
-    return SubjectRequest(request.subject_id, request.uri, settings, sha256=request.sha256, consent=request.consent)
+    return replace(request, settings=settings)
 
 
 def _done(book: AvatarBook, avatar_id: str, marker: Committed) -> str:
