@@ -7,7 +7,9 @@ brings, and say which files they need when they are set up without them.
 from __future__ import annotations
 
 import importlib
+import importlib.metadata
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from svad_ray.errors import BackendUnavailable, ConfigError
@@ -87,6 +89,9 @@ _CLASSES: dict[tuple[str, str], str] = {
     ("avatar", "exavatar"): "svad_ray.stages.avatar.exavatar:ExAvatar",
 }
 
+ENTRY_POINTS = "svad_ray.backends"
+"""Group in which installed packages name backends of their own: ``"restore.unsharp" = "their_package.module:Class"``."""
+
 EMBEDDED: dict[str, str] = {
     "perceive": "mediapipe",
     "animate": "reprojection",
@@ -98,13 +103,49 @@ EMBEDDED: dict[str, str] = {
 
 
 def registry() -> dict[tuple[str, str], str]:
-    """(stage, name) -> "module:Class" of every backend that this version runs."""
+    """(stage, name) -> "module:Class" of every backend that this version brings."""
     return dict(_CLASSES)
+
+
+def register(stage: str, name: str, path: str) -> None:
+    """Let ``stage`` be configured with a backend of one's own, in this process.
+
+    Worker processes know those of ``ENTRY_POINTS`` and of a ``fulfil.Kit``.
+
+    Args:
+        path: "module:Class"; the class is as docs/architecture.md ("Adding a backend") says.
+
+    Raises:
+        ConfigError: There is no such stage, the name is taken, or the path is none.
+    """
+    if stage not in STAGES:
+        raise ConfigError(f"there is no stage '{stage}'", expected=" or ".join(STAGES))
+    if ":" not in path or (stage, name) in _CLASSES or _own.get((stage, name), path) != path:
+        raise ConfigError(f"the {stage} backend '{name}' cannot be '{path}'", expected="a free name, and module:Class")
+    _own[stage, name] = path
+
+
+_own: dict[tuple[str, str], str] = {}
+
+
+@lru_cache(maxsize=1)
+def _installed() -> dict[tuple[str, str], str]:
+    """What installed packages bring; names of this version's backends stay this version's."""
+    found = {}
+    for point in importlib.metadata.entry_points(group=ENTRY_POINTS):
+        stage, _, name = point.name.partition(".")
+        if stage in STAGES and name and (stage, name) not in _CLASSES:
+            found[stage, name] = point.value
+    return found
+
+
+def _known() -> dict[tuple[str, str], str]:
+    return {**_installed(), **_own, **_CLASSES}
 
 
 def names(stage: str) -> tuple[str, ...]:
     """Every name that ``stage`` may be configured with."""
-    return tuple(name for s, name in _CLASSES if s == stage)
+    return tuple(name for s, name in _known() if s == stage)
 
 
 def load(stage: str, name: str) -> type[Any]:
@@ -114,9 +155,10 @@ def load(stage: str, name: str) -> type[Any]:
         ConfigError: No backend of that name.
         BackendUnavailable: A package that it needs is not installed.
     """
-    if (stage, name) not in _CLASSES:
+    known = _known()
+    if (stage, name) not in known:
         raise ConfigError(f"the {stage} stage has no backend '{name}'", expected=" or ".join(names(stage)), remedy=f"set {stage}.backend")
-    module, kind = _CLASSES[stage, name].split(":")
+    module, kind = known[stage, name].split(":")
     try:
         return getattr(importlib.import_module(module), kind)
     except ModuleNotFoundError as error:
