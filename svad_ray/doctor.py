@@ -12,6 +12,7 @@ import psutil
 
 from svad_ray import models
 from svad_ray.backends import EMBEDDED, STAGES, Backend, descriptors
+from svad_ray.body import load_body
 from svad_ray.config import Settings
 from svad_ray.deliver import described
 from svad_ray.errors import BackendUnavailable, SvadError
@@ -137,13 +138,11 @@ def _body(settings: Settings) -> Finding:
     path = settings.animate.body
     if not path:
         return Finding("body", "the open body (CC0), built once on first use")
-    there = Path(path).is_file()
-    return Finding(
-        "body",
-        f"{path}{'' if there else ' is not there'}",
-        "ok" if there else "missing",
-        "" if there else "check the path, or leave `body` empty for the open body",
-    )
+    try:
+        body = load_body(path)
+    except SvadError as error:
+        return Finding("body", error.found, "missing", error.remedy or "check the file, or leave `body` empty for the open body")
+    return Finding("body", f"{path}: {len(body.v_template)} vertices; {body.licence}")
 
 
 def _extras(settings: Settings) -> list[Finding]:

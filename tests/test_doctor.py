@@ -82,6 +82,17 @@ def test_a_file_that_is_not_what_was_imported(tmp_path):
     assert "SMPL-X__FLAME_vertex_ids.npy: it is not what was imported" in str(findings(*sets))
 
 
+def test_a_body_is_tried(tmp_path):
+    def body(path):
+        (found,) = [f for f in examine(load_settings(sets=[f"animate.body={path}"])) if f.subject == "body"]
+        return found
+
+    np.savez(tmp_path / "SMPLX_NEUTRAL.npz", v_template=np.zeros((3, 3)))
+    assert body(tmp_path / "SMPLX_NEUTRAL.npz").state == "missing" and "lacks f, shapedirs" in body(tmp_path / "SMPLX_NEUTRAL.npz").found
+    assert "there is no body file" in body(tmp_path / "none.npz").found
+    assert "CC0" in next(f for f in examine(load_settings()) if f.subject == "body").found
+
+
 def test_every_stage_says_its_terms_and_the_way_round():
     by_subject = {f.subject: f for f in findings(profile="paper")}
     assert "commercial use: no: FLAME" in by_subject["stage: identity"].found

@@ -11,6 +11,7 @@ import svad_ray
 from svad_ray.cluster.session import session
 from svad_ray.config import Settings
 from svad_ray.doctor import Finding, examine
+from svad_ray.errors import BackendUnavailable
 
 ANSWER_S = 180.0  # for a node to import everything and look
 _SAME = ("ray", "torch", "numpy", "gsplat", "diffusers", "transformers")  # versions that decide about bytes and about pickles
@@ -22,6 +23,17 @@ def examine_cluster(settings: Settings, address: str = "auto") -> list[Finding]:
     Raises:
         BackendUnavailable: No cluster answers at ``address``.
     """
+    try:
+        nodes, answers = _asked(settings, address)
+    except BackendUnavailable as error:
+        raise BackendUnavailable(error.found, remedy=f"{error.remedy}; without a cluster leave --cluster out") from error
+    names = [_name(node) for node in nodes]
+    here = versions()
+    return [*(finding for name, answer in zip(names, answers) for finding in of_node(name, answer, here)), _together(answers)]
+
+
+def _asked(settings: Settings, address: str) -> tuple[list[dict[str, Any]], list[dict[str, Any] | str]]:
+    """Ray's entry of every node, and what it answers."""
     with session(address):
         import ray
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
@@ -33,10 +45,7 @@ def examine_cluster(settings: Settings, address: str = "auto") -> list[Finding]:
             task = ray.remote(_on_this_node).options(num_cpus=0, max_retries=0, scheduling_strategy=where)
             asked.append(task.remote(settings.model_dump(mode="json")))
         ray.wait(asked, num_returns=len(asked), timeout=ANSWER_S)
-        answers = [_answer(ref, node) for ref, node in zip(asked, nodes)]
-    names = [_name(node) for node in nodes]
-    here = versions()
-    return [*(finding for name, answer in zip(names, answers) for finding in of_node(name, answer, here)), _together(answers)]
+        return nodes, [_answer(ref, node) for ref, node in zip(asked, nodes)]
 
 
 def versions() -> dict[str, str]:

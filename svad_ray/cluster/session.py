@@ -61,6 +61,9 @@ def connect(address: str | None = None, **options: Any) -> None:
     except ConnectionError as error:
         remedy = "start one with `ray start --head`, or leave --address out to use this machine alone"
         raise BackendUnavailable(f"no Ray cluster answers at '{address}' ({error})", remedy=remedy) from error
+    except ray.exceptions.AuthenticationError as error:
+        remedy = "set RAY_AUTH_TOKEN, or RAY_AUTH_TOKEN_PATH, to the token that it was started with"
+        raise BackendUnavailable(f"the Ray cluster at '{address}' lets nobody in without its token", remedy=remedy) from error
     quiet()
 
 

@@ -1,5 +1,8 @@
 """The doctor on every node: what is wrong there, and versions that differ."""
 
+import subprocess
+import sys
+
 from svad_ray.cluster.checkup import examine_cluster, of_node, versions
 from svad_ray.config import load_settings
 from svad_ray.doctor import Finding
@@ -24,3 +27,10 @@ def test_versions_that_differ_and_silence():
     assert fine.state == "ok"
     (silent,) = of_node("a", "no answer in 180 s", here)
     assert silent.state == "missing"
+
+
+def test_a_cluster_that_lets_nobody_in():
+    lines = ["import svad_ray.cluster, ray", "def init(**_): raise ray.exceptions.AuthenticationError('no token')", "ray.init = init"]
+    lines += ["from svad_ray.cluster.checkup import examine_cluster", "from svad_ray.config import load_settings", "examine_cluster(load_settings())"]
+    told = subprocess.run([sys.executable, "-c", "\n".join(lines)], capture_output=True, text=True)
+    assert "BackendUnavailable" in told.stderr and "RAY_AUTH_TOKEN" in told.stderr and "leave --cluster out" in told.stderr
