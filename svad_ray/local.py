@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from functools import cached_property, partial
 from typing import Any, Generic, Protocol, TypeVar
+from weakref import WeakSet
 
 from svad_ray.config import Settings
 from svad_ray.models.brought import fingerprint, named_files
@@ -135,7 +136,7 @@ class LocalRunner:
         self.records: dict[str, StageRecord] = {}
         self.keys: dict[str, str | list[str]] = {}
         self._progress = progress or (lambda name, done: None)
-        self._ready: set[int] = set()
+        self._ready: WeakSet[Any] = WeakSet()  # the stages themselves: a number would be another stage's once its own is gone
         self._lengths: dict[str, int] = {}
 
     def whole(self, name: str, stage: Any, call: Callable[[Step], T], *, inputs: list[str]) -> Kept[T]:
@@ -221,9 +222,9 @@ class LocalRunner:
             self._count(record, Usage(**marker.facts["usage"]))
             return Kept(str(key), lambda: self.store.get(key))
         meter = Meter()
-        if set_up and id(stage) not in self._ready:
+        if set_up and stage not in self._ready:
             stage.setup()
-            self._ready.add(id(stage))
+            self._ready.add(stage)
         value = call()
         usage = meter.read()
         commit_step(self.store, key, value, stage, usage)

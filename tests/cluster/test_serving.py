@@ -47,7 +47,12 @@ def free_port() -> int:
 
 def arguments(folder: Path, **values: Any) -> dict[str, Any]:
     service = {"store": str(folder / "store"), "tokens_file": str(folder / "tokens.json"), "requests_per_minute": 1_000_000, "open_avatars": 50}
-    service |= {"settings": {"animate.frames": 10, "shard": 3}, "exports": ("ply",), "poll_s": 0.1}
+    weights = folder / "weights"  # of what draws prompts; it is asked for in one test only
+    weights.mkdir(exist_ok=True)
+    (weights / "model_index.json").write_text('{"_class_name": "Drawing"}')
+    own = Path(__file__).parents[1] / "service/drawing.py"
+    picture = {"picture.weights": str(weights), "picture.pipeline": f"{own}:Drawing", "picture.trust_code": True}
+    service |= {"settings": {"animate.frames": 10, "shard": 3, **picture}, "exports": ("ply",), "poll_s": 0.1}
     scaled = {
         "min_replicas": 1,
         "max_replicas": 3,
@@ -194,6 +199,13 @@ def test_whole_life_and_the_same_bytes_as_a_plain_run(client, served, tmp_path):
     part = client.get(href, headers={"Range": "bytes=10-19"})
     assert part.status_code == 206 and part.content == client.get(href).content[10:20]
     assert groups() <= {"REMOVED"}
+
+
+def test_a_prompt_is_drawn_where_the_avatar_is_made(client):
+    made = client.post("/v1/avatars", json={"prompt": "a tall man", "consent": "no real person"})
+    assert made.status_code == 202, made.text
+    state = ended(client, made.json()["id"])
+    assert state["state"] == "done" and state["progress"]["picture"] == 1.0 and state["prompt"] == "a tall man"
 
 
 def test_without_a_token_nothing_is_told(served):

@@ -103,6 +103,8 @@ def test_code_of_ones_own_runs_only_when_it_is_trusted(weights, tmp_path):
     config = PictureConfig(weights=str(weights), pipeline=f"{evil}:P")
     with pytest.raises(ConfigError, match="trust_code=true"):
         Draw(config).setup()
+    with pytest.raises(ConfigError, match="trust_code=true"):
+        check_request("a man", config)
     assert not (tmp_path / "ran").exists()
     with pytest.raises(InputError, match="has no pipeline 'P'"):
         Draw(config.model_copy(update={"trust_code": True})).setup()
@@ -174,3 +176,23 @@ def test_from_a_prompt_to_an_avatar_and_an_edit_of_it(weights, tmp_path):
     assert done.exit_code == 0, done.exception
     origin = json.loads((tmp_path / "b/avatar/avatar.json").read_text())["facts"]["provenance"]["photo"]["origin"]
     assert "nobody's likeness" in origin["edited_from"]["notes"][0] and calls(weights)[-1]["edits"]
+
+
+def test_a_stage_that_is_gone_leaves_no_mark(tmp_path):
+    """What drew the photo is let go of before the next stage is made, which may lie where it lay."""
+    from svad_ray.backends import EMBEDDED, load
+
+    class Short:
+        version, backend = 1, load("restore", EMBEDDED["restore"]).backend
+
+        def __init__(self):
+            self.config, self.is_ready = PictureConfig(), False
+
+        def setup(self):
+            self.is_ready = True
+
+    run = LocalRunner(ArtefactStore(tmp_path), load_settings())
+    for i in range(20):
+        stage = Short()
+        assert run.whole("short", stage, lambda step, stage=stage: stage.is_ready, inputs=[str(i)]).value
+        del stage

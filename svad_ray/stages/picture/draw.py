@@ -113,6 +113,7 @@ def chosen(config: PictureConfig) -> tuple[str, Recipe]:
             f"{where}: pictures need one that you bring", expected=f"the folder, with its {INDEX}, of {models}", remedy="--set picture.weights=FOLDER"
         )
     if config.pipeline:
+        _own_file(config)
         return config.pipeline.rpartition(":")[2], CUSTOM
     try:
         name = str(json.loads(index.read_text(encoding="utf-8"))["_class_name"])
@@ -134,24 +135,28 @@ def _class_of(name: str) -> Any:
 
 
 def _own_class(config: PictureConfig) -> Any:
-    """The class that ``picture.pipeline`` names; its file is run, so it has to be trusted."""
-    file, _, name = config.pipeline.rpartition(":")
-    if not config.trust_code:
-        raise ConfigError(
-            f"picture.pipeline names code, {config.pipeline}, which would be run",
-            expected="picture.trust_code=true beside it",
-            remedy="read it first",
-        )
-    path = Path(file).expanduser()
+    """The class that ``picture.pipeline`` names; its file is run."""
+    path, name = _own_file(config), config.pipeline.rpartition(":")[2]
     spec = importlib.util.spec_from_file_location(f"svad_ray_picture_{path.stem}", path)
-    if not path.is_file() or spec is None or spec.loader is None:
-        raise InputError(f"there is no Python file {path}", expected="picture.pipeline=FILE.py:CLASS", remedy="check the path")
+    if spec is None or spec.loader is None:
+        raise InputError(f"{path} is no Python file", expected="picture.pipeline=FILE.py:CLASS")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     kind = getattr(module, name, None)
     if not inspect.isclass(kind) or not hasattr(kind, "from_pretrained"):
         raise InputError(f"{path} has no pipeline '{name}'", expected="a class with from_pretrained and __call__, as those of diffusers")
     return kind
+
+
+def _own_file(config: PictureConfig) -> Path:
+    """The file that ``picture.pipeline`` names, which has to be trusted."""
+    if not config.trust_code:
+        found = f"picture.pipeline names code, {config.pipeline}, which would be run"
+        raise ConfigError(found, expected="picture.trust_code=true beside it", remedy="read it first")
+    path = Path(config.pipeline.rpartition(":")[0]).expanduser()
+    if not path.is_file():
+        raise InputError(f"there is no Python file {path}", expected="picture.pipeline=FILE.py:CLASS", remedy="check the path")
+    return path
 
 
 def _loaded(config: PictureConfig, kind: Any) -> Any:
