@@ -35,7 +35,7 @@ def test_prompts_and_edits_become_avatars(drawing):
     assert made.json()["prompt"] == "a tall man" and made.json()["photo_sha256"] == ""
     state = wait_for(client, made.json()["id"], "done", "failed")
     assert state["state"] == "done" and state["progress"]["picture"] == 1.0, state
-    assert asked() == [asked()[0]] and asked()[0].startswith("7 False full-body photograph of a tall man")
+    assert len(set(asked())) == 1 and asked()[0].startswith("7 False full-body photograph of a tall man")
     photo = service_kit.photo_png(3)
     edited = client.post("/v1/avatars", files={"photo": ("p.png", photo, "image/png")}, data={"consent": "she agreed", "edit": "a hat"})
     assert edited.status_code == 202, edited.text
@@ -48,7 +48,7 @@ def test_a_picture_that_shows_no_whole_person_fails_with_the_reason(drawing):
     client, asked = drawing
     state = wait_for(client, post(client, prompt="nothing", consent="no one").json()["id"], "done", "failed")
     assert state["state"] == "failed" and state["reason"]["code"] == "quality_rejected" and "none of 2 pictures" in state["reason"]["found"]
-    assert len(asked()) == 2
+    assert len(set(asked())) == 2, "one a seed, however often a busy machine loses the lease"
 
 
 def test_the_prompt_belongs_to_the_request(drawing):
