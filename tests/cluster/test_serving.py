@@ -341,4 +341,6 @@ def test_redeploy_drains(client, served):
 
 
 def test_settings_are_the_services(served):
-    assert served.args.settings == override(Settings(), {"animate.frames": 10, "shard": 3})
+    settings = served.args.settings
+    assert (settings.animate.frames, settings.shard, settings.picture.trust_code) == (10, 3, True)
+    assert settings == override(Settings(), arguments(Path(served.args.service.store).parent)["service"]["settings"])
