@@ -58,6 +58,7 @@ class OriginalOrder:
         self.faces = torch.as_tensor(mesh.faces, device=self.device)
         index, weight = neighbours(mesh.faces, len(mesh))
         self.near, self.share = index.to(self.device), weight.to(self.device)
+        self.crops = [_person_crop(view) for view in views]
         self.groups()
 
     def groups(self) -> None:
@@ -129,7 +130,7 @@ class OriginalOrder:
     def loss(self, frame: int, background: torch.Tensor) -> torch.Tensor:
         """Every term of a step, summed."""
         view, white = self.views[frame], torch.ones(3, device=self.device)
-        truth, mask, crop = view.image.permute(2, 0, 1)[None], view.alpha[None, None], _person_crop(view)
+        truth, mask, crop = view.image.permute(2, 0, 1)[None], view.alpha[None, None], self.crops[frame]
         static, refined, more = self.posed(frame)
         scene = self.scene.assets()
         alone = draw(scene, view, white)
@@ -180,7 +181,9 @@ class OriginalOrder:
 
 
 def _sample(planes: torch.Tensor, where: torch.Tensor) -> torch.Tensor:
-    found = [F.grid_sample(planes[k, None], where[None, :, None, axes], align_corners=False)[0, ..., 0] for k, axes in enumerate(((0, 1), (0, 2), (1, 2)))]
+    found = [
+        F.grid_sample(planes[k, None], where[None, :, None, axes], align_corners=False)[0, ..., 0] for k, axes in enumerate(((0, 1), (0, 2), (1, 2)))
+    ]
     return torch.cat(found).T
 
 

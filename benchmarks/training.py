@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from original_order import OriginalOrder  # beside this file
 
 from svad_ray.body import load_body
 from svad_ray.body.model import Body
@@ -42,8 +43,6 @@ from svad_ray.stages.avatar.exavatar_training import Perceptual, Poses, Trainer,
 from svad_ray.stages.avatar.gaussian import clip_views
 from svad_ray.stages.avatar.regularisers import Regularisers
 from svad_ray.subject import BodyTrack, Clip
-
-from original_order import OriginalOrder  # beside this file
 
 RATE = 0.004
 PAPER_STEPS = 12_750
@@ -109,6 +108,11 @@ class Ours:
         perceptual = Perceptual(network.distances, 0 if cuda else a.window) if network else None
         self.trainer = Trainer(self.model, regularisers, poses, views, lpips=perceptual, gentle=True, refresh=REFRESH, every=a.every)
         self.mesh, self.network = mesh, network
+        if a.compile and precision is not None:
+            self.model.compile()
+            if perceptual and network:
+                network.compile()
+                self.trainer.lpips = Perceptual(network.distances)
 
     def train(self, *, iterations: int, progress: Any) -> None:
         """All steps."""
@@ -175,6 +179,17 @@ def measure(kind: Ours, given: Problem, a: argparse.Namespace) -> dict[str, Any]
     return {"step_s": seconds / max(1, steps), "gaussians": len(kind.model.mesh), "curve": curve}
 
 
+def _profile(kind: Ours) -> None:
+    """Print the kernels of five steps, by their time on the device and on the host."""
+    from torch.profiler import ProfilerActivity, profile
+
+    with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as seen:
+        kind.train(iterations=5, progress=lambda step: None)
+        torch.cuda.synchronize()
+    for order in ("self_cuda_time_total", "self_cpu_time_total"):
+        print(seen.key_averages().table(sort_by=order, row_limit=30, max_name_column_width=60), flush=True)
+
+
 def seconds_to(curve: list[Any], wanted: float) -> float | None:
     """Seconds until the curve reaches a PSNR, between two looks in a straight line."""
     for before, after in zip(curve, curve[1:]):
@@ -203,13 +218,25 @@ def report(found: dict[str, Any]) -> dict[str, Any]:
 def main() -> None:
     """Run what is asked for and print one JSON object."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    numbers = (("size", 512), ("frames", 4), ("levels", 0), ("triplane", 128), ("steps", 4), ("looks", 20), ("threads", 1), ("window", 96), ("every", 1))
+    numbers = (
+        ("size", 512),
+        ("frames", 4),
+        ("levels", 0),
+        ("triplane", 128),
+        ("steps", 4),
+        ("looks", 20),
+        ("threads", 1),
+        ("window", 96),
+        ("every", 1),
+    )
     for name, value in numbers:
         parser.add_argument(f"--{name}", type=int, default=value)
     parser.add_argument("--lpips", nargs="?", const="vgg", default="none", choices=("none", "vgg", "random"), help="with the perceptual terms")
     parser.add_argument("--only", choices=("ours", "original"), help="one of the two")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--precision", choices=("float32", "bfloat16"), default="float32", help="of our networks and LPIPS on a GPU")
+    parser.add_argument("--compile", action="store_true", help="ours by torch.compile, with bfloat16")
+    parser.add_argument("--profile", action="store_true", help="print where our steps on a GPU spend their time")
     parser.add_argument("--body", default="", help="a body file; the open body without one")
     parser.add_argument("--out", default="", help="keep the JSON object here")
     parser.add_argument("--against", default="", help="JSON object of a run of the other")
@@ -224,6 +251,14 @@ def main() -> None:
             torch.stack(list(kind.trainer.terms(0, 0).values())).sum().backward()
             kind.model.networks.zero_grad()
         found[name] = measure(kind, given, a)
+        if a.device == "cuda":
+            found[name] |= {
+                "minutes_of_12750": round(found[name]["step_s"] * PAPER_STEPS / 60, 2),
+                "peak_gib": torch.cuda.max_memory_allocated() / 2**30,
+            }
+            print(json.dumps({name: {key: found[name][key] for key in ("step_s", "minutes_of_12750", "peak_gib", "gaussians")}}), flush=True)
+        if a.profile:
+            _profile(kind)
     found |= {"settings": vars(a), **report(found)}
     text = json.dumps(found)
     print(text)

@@ -133,6 +133,10 @@ class Lpips:
         self.heads = [head.to(device) for head in self.heads]
         return self
 
+    def compile(self) -> None:
+        """Fuse the network for this GPU; the first call after it waits for the compiler."""
+        self.distances = torch.compile(self.distances, dynamic=False)  # type: ignore[method-assign]
+
     def distance(self, a: Tensor, b: Tensor) -> Tensor:
         """The same for (1, 3, H, W) tensors, differentiable: a scalar."""
         return self.distances(a, b).sum()

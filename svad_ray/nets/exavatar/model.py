@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -104,6 +105,7 @@ class AvatarModel:
         self._low_template, self._low_weights, self._low_shapes = body.v_template[low], body.lbs_weights[low], body.shapedirs[low]
         self._hands_mean = body.hands_mean.reshape(30, 3)
         self._flat_hands = not bool(self._hands_mean.any())
+        self.through: Callable[..., torch.Tensor] = through
         self._last_row = torch.tensor([0.0, 0, 0, 1], device=device).expand(len(_star()), 1, 4)
         self._star = _star().to(device)
         self._faces = [torch.from_numpy(np.ascontiguousarray(corner)).to(device) for corner in mesh.faces.T]
@@ -119,6 +121,10 @@ class AvatarModel:
             average = torch.zeros_like(networks.shape_param)
             self.positions = mesh.up_low(self._layer(average, None, open_mouth, self._constant(open_mouth, identity=False), identity=False)[0])
         self._look_up = lookups(self.positions, mesh.flags["is_face"], networks.triplane.shape[-1])
+
+    def compile(self) -> None:
+        """Fuse the networks' layers for this GPU; the first steps after it wait for the compiler."""
+        self.through = torch.compile(through, dynamic=False)
 
     def canonical(self) -> Canonical:
         """The neutral mesh with the person's shape, and the transforms that undo its pose."""
@@ -175,8 +181,8 @@ class AvatarModel:
         """The pose-independent heads; the features are looked up once for all of them."""
         n, p = self.networks, self.precision
         features = self.features()
-        geometry = through(n.geo_net, features, precision=p).float()
-        return Static(features, geometry, n.mean_offset_net(geometry), n.scale_net(geometry), through(n.rgb_net, features, precision=p).float())
+        geometry = self.through(n.geo_net, features, precision=p).float()
+        return Static(features, geometry, n.mean_offset_net(geometry), n.scale_net(geometry), self.through(n.rgb_net, features, precision=p).float())
 
     def transforms(self, canonical: Canonical, rotations: torch.Tensor) -> torch.Tensor:
         """(55, 4, 4) from the star pose to a pose given by local rotations (55, 3, 3), hand mean not included."""
@@ -226,7 +232,7 @@ class AvatarModel:
         known = self.static() if static is None else static
         canonical = self.canonical()
         n, pose = self.networks, rotations[1:22, :2].detach().flatten()
-        geometry = through(n.geo_offset_net, known.features, pose=pose, precision=self.precision).float()
+        geometry = self.through(n.geo_offset_net, known.features, pose=pose, precision=self.precision).float()
         further, scale_offset = n.mean_offset_offset_net(geometry) * self._free, n.scale_offset_net(geometry)
         start = canonical.mesh + known.mean + self.expression(expression)
         nearest = self.nearest(start, canonical) if nearest is None else nearest
@@ -237,7 +243,7 @@ class AvatarModel:
             R, t = camera
             means = [(x - t) @ torch.linalg.inv(R).T for x in means]
         normals = self.normals(means[1].detach()) * self._outwards
-        rgb_offset = through(n.rgb_offset_net, known.features, pose=pose, more=normals, precision=self.precision).float()
+        rgb_offset = self.through(n.rgb_offset_net, known.features, pose=pose, more=normals, precision=self.precision).float()
         static_assets = Assets(means[0], known.log_scale.exp(), _color(known.rgb))
         refined = Assets(means[1], (known.log_scale + scale_offset).exp(), _color(known.rgb + rgb_offset))
         return Posed(static_assets, refined, Offsets(known.mean, further, scale_offset, rgb_offset), canonical, nearest)
