@@ -181,10 +181,8 @@ class OriginalOrder:
 
 
 def _sample(planes: torch.Tensor, where: torch.Tensor) -> torch.Tensor:
-    found = [
-        F.grid_sample(planes[k, None], where[None, :, None, axes], align_corners=False)[0, ..., 0] for k, axes in enumerate(((0, 1), (0, 2), (1, 2)))
-    ]
-    return torch.cat(found).T
+    grids = [where[None, :, None, axes] for axes in ((0, 1), (0, 2), (1, 2))]
+    return torch.cat([F.grid_sample(plane[None], grid, align_corners=False)[0, ..., 0] for plane, grid in zip(planes, grids)]).T
 
 
 def _ssim(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:

@@ -17,6 +17,7 @@ import argparse
 import json
 import time
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -87,7 +88,7 @@ def lpips_of(kind: str, device: torch.device, precision: torch.dtype | None) -> 
     found = Lpips.__new__(Lpips)
     found.layout = BACKBONES["vgg"]
     widths, rng = (3, 64, 64, 128, 128, 256, 256, 256, 512, 512, 512, 512, 512, 512), torch.Generator().manual_seed(0)
-    found.convs = [(torch.randn(b, a, 3, 3, generator=rng) * (2 / (9 * a)) ** 0.5, torch.zeros(b)) for a, b in zip(widths, widths[1:])]
+    found.convs = [(torch.randn(b, a, 3, 3, generator=rng) * (2 / (9 * a)) ** 0.5, torch.zeros(b)) for a, b in pairwise(widths)]
     found.heads = [torch.full((1, c, 1, 1), 1 / c) for c in (64, 128, 256, 512, 512)]
     return found.to(device, precision)
 
@@ -174,7 +175,7 @@ def measure(kind: Ours, given: Problem, a: argparse.Namespace) -> dict[str, Any]
         warm.append(begun)
 
     kind.train(iterations=a.steps, progress=progress)
-    first = next(i for i, row in enumerate(curve) if row[0] >= min(2, a.steps))
+    first = next(i for i, row in enumerate(curve) if row[0] >= min(2, a.steps - 1))
     steps, seconds = curve[-1][0] - curve[first][0], curve[-1][1] - curve[first][1]
     return {"step_s": seconds / max(1, steps), "gaussians": len(kind.model.mesh), "curve": curve}
 
@@ -192,7 +193,7 @@ def _profile(kind: Ours) -> None:
 
 def seconds_to(curve: list[Any], wanted: float) -> float | None:
     """Seconds until the curve reaches a PSNR, between two looks in a straight line."""
-    for before, after in zip(curve, curve[1:]):
+    for before, after in pairwise(curve):
         if after[2] >= wanted > before[2]:
             return float(before[1] + (after[1] - before[1]) * (wanted - before[2]) / (after[2] - before[2]))
     return None

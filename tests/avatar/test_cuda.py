@@ -70,7 +70,7 @@ def on_cpu(given):
 def test_gsplat_and_the_cpu_kernels_agree_forward_and_backward(background):
     rng = np.random.default_rng(0)
     count = 1500
-    means = torch.tensor(rng.normal(0, 0.35, (count, 3)) + [0, 0, 3], dtype=torch.float32)
+    means = torch.tensor(rng.normal((0, 0, 3), 0.35, (count, 3)), dtype=torch.float32)
     rows = [means, torch.tensor(rng.normal(size=(count, 4))), torch.tensor(rng.uniform(0.01, 0.05, (count, 3)))]
     rows += [torch.tensor(rng.uniform(0.3, 0.99, count)), torch.tensor(rng.random((count, 3)))]
     K = torch.tensor([[[140.0, 0, 63], [0, 150, 50], [0, 0, 1]]])

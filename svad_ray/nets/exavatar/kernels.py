@@ -37,7 +37,8 @@ def norm_forward(start, stop, groups, eps, y, gain, shift, inverse, out):
 
 @njit(cache=True, nogil=True, error_model="numpy", fastmath=True)
 def norm_backward(start, stop, groups, y, gain, inverse, out, grad, v_y, sums):
-    """Rows [start, stop): gradients ``grad`` (N, C) of ``out`` to ``v_y`` (N, C) before normalising; ``sums`` (blocks, 3, C) of gain, shift and bias."""
+    """Rows [start, stop): gradients ``grad`` (N, C) of ``out`` to ``v_y`` (N, C) before normalising, and to ``sums`` (blocks, 3, C): of gain, shift
+    and bias."""
     size = y.shape[1] // groups
     share = _f(1) / _f(size)
     for n in range(start, stop):

@@ -41,8 +41,8 @@ class SparseMap:
             return torch.from_numpy(matrix @ values.numpy())
         key = (values.device, transposed)
         if key not in self._kept:
-            parts = (torch.from_numpy(x) for x in (matrix.indptr, matrix.indices, matrix.data))
-            self._kept[key] = torch.sparse_csr_tensor(*parts, size=matrix.shape).to(values.device)
+            starts, columns, entries = (torch.from_numpy(x) for x in (matrix.indptr, matrix.indices, matrix.data))
+            self._kept[key] = torch.sparse_csr_tensor(starts, columns, entries, size=matrix.shape).to(values.device)
         return self._kept[key] @ values.contiguous()
 
 
@@ -112,8 +112,9 @@ class AvatarMesh:
     def to(self, device: torch.device | str) -> AvatarMesh:
         """This mesh with its tensors on a device."""
         held = {f.name: getattr(self, f.name) for f in fields(self)}
-        moved = {name: value.to(device) for name, value in held.items() if isinstance(value, torch.Tensor)}
-        return replace(self, body=self.body.on(device), flags={name: mask.to(device) for name, mask in self.flags.items()}, **moved)
+        moved: dict[str, Any] = {name: value.to(device) for name, value in held.items() if isinstance(value, torch.Tensor)}
+        moved |= {"body": self.body.on(device), "flags": {name: mask.to(device) for name, mask in self.flags.items()}}
+        return replace(self, **moved)
 
     @property
     def hands(self) -> torch.Tensor:

@@ -293,7 +293,7 @@ def _bilinear(points: np.ndarray, where: np.ndarray, side: int) -> tuple[np.ndar
         at = ((where[:, axes] + 1) * side - 1) / 2  # in float32, as grid_sample does
         corner = np.floor(at).astype(np.int64)
         for dx, dy in ((0, 0), (1, 0), (0, 1), (1, 1)):
-            texel = corner + (dx, dy)
+            texel = corner + np.array((dx, dy))
             weight = np.abs(np.array((1 - dx, 1 - dy), np.float32) - (at - corner).astype(np.float32)).prod(1)
             inside = ((texel >= 0) & (texel < side)).all(1)
             found.append((weight[inside], (points * PLANES + plane)[inside], ((plane * side + texel[:, 1]) * side + texel[:, 0])[inside]))

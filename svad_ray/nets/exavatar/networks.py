@@ -70,7 +70,8 @@ def through(
     """
     if not isinstance(net, nn.Sequential):
         raise TypeError(f"{type(net).__name__} is no stack of layers")
-    layers, first = list(net), True
+    layers: list[Any] = list(net)
+    first = True
     while layers:
         linear, rest = layers[0], layers[1:]
         weight, bias = linear.weight, linear.bias
