@@ -220,7 +220,9 @@ class ExAvatarConfig(BaseModel):
         levels: Midpoint subdivisions of the body; the original has 2.
         triplane: Side of the triplanes; the original has 128.
         rate: Learning rate of the networks; the original has 0.001, for forty times as many steps.
-        lpips: Use the perceptual terms, which cost more than all the rest on a CPU.
+        lpips: Use the perceptual terms.
+        lpips_window: Pixels a side of the window of the person that they look at on a CPU, elsewhere every step; 0 = the whole person, as on a GPU
+            and as the original does, which costs more than all the rest together.
         official: The original's order of work: a scene besides the person, five renders a step, whole frames, random first scales.
     """
 
@@ -229,6 +231,7 @@ class ExAvatarConfig(BaseModel):
     triplane: int = Field(default=128, ge=4)
     rate: float = Field(default=0.004, gt=0)
     lpips: bool = False
+    lpips_window: int = Field(default=96, ge=0)
     official: bool = False
 
 
@@ -242,6 +245,8 @@ class AvatarConfig(StageConfig):
         photo_weight: Weight of the photo among the generated frames.
         color_views: Frames that the first colours are taken from, the photo besides.
         rates: Learning rates of offset, log scales and colour.
+        device: Where to train; "auto" = a GPU where there is one.
+        precision: Of the networks' matrix products on a GPU; "auto" = bfloat16 where the GPU has it. A CPU computes in float32.
         exavatar: What only the model exavatar has.
     """
 
@@ -252,6 +257,8 @@ class AvatarConfig(StageConfig):
     photo_weight: float = Field(default=1.0, ge=0)
     color_views: int = Field(default=24, ge=1)
     rates: tuple[float, float, float] = (0.02, 0.01, 0.03)
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
     exavatar: ExAvatarConfig = ExAvatarConfig()
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import pickle
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -126,15 +127,30 @@ class Lpips:
         with torch.inference_mode():
             return float(self.distance(*(torch.from_numpy(np.ascontiguousarray(x.transpose(2, 0, 1), np.float32))[None] for x in (a, b))))
 
+    def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> Lpips:
+        """Move to a device and a type of the convolutions; the distance itself is summed in float32."""
+        self.convs = [(weight.to(device, dtype), bias.to(device, dtype)) for weight, bias in self.convs]
+        self.heads = [head.to(device) for head in self.heads]
+        return self
+
+    def compile(self) -> None:
+        """Fuse the network for this GPU; the first call after it waits for the compiler."""
+        self.distances = torch.compile(self.distances, dynamic=False)  # type: ignore[method-assign]
+
     def distance(self, a: Tensor, b: Tensor) -> Tensor:
         """The same for (1, 3, H, W) tensors, differentiable: a scalar."""
-        pairs = zip(self._features(a), self._features(b), self.heads, strict=True)
-        return torch.stack([F.conv2d((x - y) ** 2, head).mean() for x, y, head in pairs]).sum()
+        return self.distances(a, b).sum()
+
+    def distances(self, images: Tensor, truth: Tensor) -> Tensor:
+        """(B,) distances of (B, 3, H, W) images to one (1, 3, H, W), whose maps are made once."""
+        pairs = zip(self._features(images), self._features(truth), self.heads, strict=True)
+        return torch.stack([F.conv2d((x - y) ** 2, head).mean((1, 2, 3)) for x, y, head in pairs]).sum(0)
 
     def _features(self, image: Tensor) -> list[Tensor]:
-        """Channel-normalised maps at the taps, (1, C, H', W') each."""
+        """Channel-normalised maps at the taps, (B, C, H', W') each."""
         x = image * 2 - 1
-        x = (x - torch.tensor(SHIFT).view(1, 3, 1, 1)) / torch.tensor(SCALE).view(1, 3, 1, 1)
+        x = (x - _constant(SHIFT, x.device)) / _constant(SCALE, x.device)
+        x = x.to(self.convs[0][0].dtype)
         maps = []
         for i, (weight, bias) in enumerate(self.convs):
             if i in self.layout.pool_before:
@@ -142,8 +158,16 @@ class Lpips:
             stride, padding = self.layout.first if i == 0 else (1, weight.shape[-1] // 2)
             x = F.relu(F.conv2d(x, weight, bias, stride=stride, padding=padding))
             if i in self.layout.taps:
-                maps.append(x / (x.square().sum(1, keepdim=True).clamp(min=TINY).sqrt() + NORM_EPS))
+                y = x.float()
+                maps.append(y / (y.square().sum(1, keepdim=True).clamp(min=TINY).sqrt() + NORM_EPS))
         return maps
+
+
+@lru_cache(maxsize=8)
+def _constant(values: tuple[float, ...], device: torch.device) -> Tensor:
+    """(1, 3, 1, 1), kept on its device: a new one every time would be waited for."""
+    with torch.inference_mode(False):
+        return torch.tensor(values, device=device).view(1, -1, 1, 1)
 
 
 def _weights_file(folder: Path | None, name: str) -> Path:
