@@ -39,13 +39,18 @@ class Viewer:
 
     def __init__(self, scene: Scene, *, port: int = 0) -> None:
         token = secrets.token_urlsafe(12)
-        kind = type("Handler", (_Handler,), {"scene": scene, "prefix": f"/{token}/", "lock": Lock()})
+
+        class Handler(_Handler):
+            pass
+
+        Handler.scene, Handler.prefix, Handler.lock = scene, f"/{token}/", Lock()
         try:
-            self._server = ThreadingHTTPServer((HOST, port), kind)
+            self._server = ThreadingHTTPServer((HOST, port), Handler)
         except (OSError, OverflowError) as error:
             raise BackendUnavailable(f"no page on port {port}: {error}", expected="a free port", remedy="svad-ray view --port 0") from error
         self._server.daemon_threads = True
-        self.url = f"http://{HOST}:{self._server.server_address[1]}/{token}/"
+        Handler.hosts = {f"{name}:{self._server.server_port}" for name in (HOST, "localhost")}  # another name is another site's page asking
+        self.url = f"http://{HOST}:{self._server.server_port}/{token}/"
 
     def run(self) -> None:
         """Answer until an exception (Ctrl-C) or :meth:`stop` ends it."""
@@ -63,13 +68,14 @@ class Viewer:
 class _Handler(BaseHTTPRequestHandler):
     scene: ClassVar[Scene]
     prefix: ClassVar[str]
+    hosts: ClassVar[set[str]]
     lock: ClassVar[Lock]  # the first look at a clip puts it on the person: once, not once a thread
     protocol_version = "HTTP/1.1"
 
     def do_GET(self) -> None:
         """A file of the page, or a part of the scene."""
         path = unquote(self.path.split("?", 1)[0])
-        if self.headers.get("Host") != f"{HOST}:{self.server.server_address[1]}" or not path.startswith(self.prefix):
+        if self.headers.get("Host") not in self.hosts or not path.startswith(self.prefix):
             return self._send(HTTPStatus.NOT_FOUND, b"", "text/plain")
         try:
             body, kind = self._found(path.removeprefix(self.prefix))
