@@ -32,7 +32,11 @@ def test_the_table_is_printed_and_the_frames_are_equal(golden_avatar, tmp_path, 
     count = len(vertices)
     tensors = {"means": vertices, "quats": Rotation.random(count, random_state=0).as_quat(), "scales": random.uniform(0.01, 0.03, (count, 3))}
     tensors |= {"opacities": random.uniform(0.5, 1, count), "colors": random.uniform(0, 1, (count, 3))}
-    tensors |= {"lbs_weights": (weights / weights.sum(1, keepdim=True)).numpy(), "rest_joints": body.joint_template.numpy(), "hands_mean": np.zeros((2, 45))}
+    tensors |= {
+        "lbs_weights": (weights / weights.sum(1, keepdim=True)).numpy(),
+        "rest_joints": body.joint_template.numpy(),
+        "hands_mean": np.zeros((2, 45)),
+    }
     tensors = {name: value.astype(np.float32) for name, value in tensors.items()}
     tensors |= {"lbs_joints": joints.numpy().astype(np.uint8), "parents": np.asarray(body.parents, np.int32)}
     save_avatar(Avatar("gaussian", tensors, blank_track(np.zeros((1, 55, 3)), fps=25.0)), tmp_path)

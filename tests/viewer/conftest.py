@@ -1,9 +1,8 @@
-"""A small person of Gaussians on the recorded body, and a browser that looks at it."""
+"""A small person of Gaussians on the recorded body, and a look at it."""
 
 import base64
 import json
 import os
-import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -22,8 +21,6 @@ from svad_ray.viewer.scene import Scene
 from svad_ray.viewer.server import Viewer
 
 COUNT = 6000
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
-FLAGS = ("--no-sandbox", "--use-angle=swiftshader", "--enable-unsafe-swiftshader", "--ignore-gpu-blocklist")
 
 
 @pytest.fixture(scope="session")
@@ -131,18 +128,6 @@ class Look:
         """World to camera (4, 4), and K (3, 3) in pixels."""
         view, focal, (width, height) = self.page.evaluate("[Array.from(page.camera.view), page.camera.focal, page.camera.size]")
         return np.reshape(view, (4, 4)).T, np.array([[focal, 0, width / 2], [0, focal, height / 2], [0, 0, 1]])
-
-
-@pytest.fixture(scope="session")
-def browser() -> Iterator[Any]:
-    path = next((found for name in BROWSERS if (found := shutil.which(name))), None)
-    if path is None:
-        pytest.skip(f"no browser: none of {', '.join(BROWSERS)} on the path")
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright, which drives the browser, is not installed")
-    with playwright.sync_playwright() as started:
-        browser = started.chromium.launch(executable_path=path, args=list(FLAGS))
-        yield browser
-        browser.close()
 
 
 @pytest.fixture
