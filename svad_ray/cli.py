@@ -197,6 +197,8 @@ def render(
     """One picture of the avatar."""
     import math
 
+    if not math.isfinite(yaw):
+        raise InputError(f"--yaw {yaw}", expected="degrees", remedy="change --yaw")
     loaded, track = in_motion(avatar, motion, body, size)
     if not 0 <= frame < len(track):
         raise InputError(f"the motion has no frame {frame}", expected=f"0 to {len(track) - 1}", remedy="change --frame")
