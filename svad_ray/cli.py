@@ -22,6 +22,7 @@ from svad_ray.commands.export import AvatarFolder, Body, export, in_motion
 from svad_ray.commands.models import import_models
 from svad_ray.commands.progress import bars, interruptible
 from svad_ray.commands.serve import app as serve_app
+from svad_ray.commands.view import view
 from svad_ray.config import Settings, dump_settings, for_all_stages, load_settings, override
 from svad_ray.errors import InputError, SvadError
 
@@ -34,6 +35,7 @@ app.add_typer(models_app, name="models")
 models_app.command("import")(import_models)
 app.command()(batch)
 app.command()(export)
+app.command()(view)
 app.add_typer(serve_app, name="serve")
 _out, _err = Console(), Console(stderr=True)
 
@@ -195,6 +197,8 @@ def render(
     """One picture of the avatar."""
     import math
 
+    if not math.isfinite(yaw):
+        raise InputError(f"--yaw {yaw}", expected="degrees", remedy="change --yaw")
     loaded, track = in_motion(avatar, motion, body, size)
     if not 0 <= frame < len(track):
         raise InputError(f"the motion has no frame {frame}", expected=f"0 to {len(track) - 1}", remedy="change --frame")

@@ -16,7 +16,7 @@ from svad_ray.errors import InputError
 from svad_ray.export.atomic import atomic_path
 from svad_ray.motion.builtin import MOTIONS, blank_track
 from svad_ray.motion.exavatar import read_motion
-from svad_ray.motion.parts import PARTS, check_finite, halved, joined_parts, listed
+from svad_ray.motion.parts import PARTS, check_finite, halved, joined_parts, listed, numbers
 from svad_ray.subject import OFFSETS, BodyTrack
 
 if TYPE_CHECKING:
@@ -45,6 +45,8 @@ def load_motion(source: str | Path, body: Body | None = None, *, fps: float | No
     name = str(source)
     built_in = name in MOTIONS and not Path(name).exists()
     track = _without_hand_mean(MOTIONS[name](), body) if built_in else _from_path(Path(source), body)
+    if not len(track):
+        raise InputError(f"the motion '{source}' has no frames", expected="at least one frame", remedy="choose another motion")
     return track if fps is None else resample(track, fps)
 
 
@@ -65,9 +67,9 @@ def _read_npz(path: Path) -> dict[str, np.ndarray]:
     """The arrays of an npz; arrays of Python objects (AMASS keeps a gender that way at times) are passed over, never unpickled."""
     out: dict[str, np.ndarray] = {}
     try:
+        if not zipfile.is_zipfile(path):
+            raise ValueError("no zip archive, or a damaged one")
         with np.load(path, allow_pickle=False) as stored:
-            if not isinstance(stored, np.lib.npyio.NpzFile):
-                raise ValueError("a single array")
             for name in stored.files:
                 try:
                     out[name] = stored[name]
@@ -125,7 +127,7 @@ def _track_from(arrays: Mapping[str, np.ndarray], path: Path) -> BodyTrack:
 def _smplx_npz(arrays: Mapping[str, np.ndarray], path: Path) -> BodyTrack:
     """AMASS (z up) or plain SMPL-X parameters (y up unless the file carries AMASS's frame-rate key)."""
     pose = _whole_pose(arrays["poses"], path) if "poses" in arrays else joined_parts(halved(arrays), path)
-    transl = np.asarray(arrays.get("trans", arrays.get("transl", np.zeros((len(pose), 3)))), float)
+    transl = numbers(arrays.get("trans", arrays.get("transl", np.zeros((len(pose), 3)))), "trans", path)
     if transl.shape != (len(pose), 3):
         raise InputError(
             f"{path}: {len(pose)} poses and translations of shape {transl.shape}", expected=f"({len(pose)}, 3)", remedy="repair the file"
@@ -134,18 +136,26 @@ def _smplx_npz(arrays: Mapping[str, np.ndarray], path: Path) -> BodyTrack:
     rate_key = next((key for key in ("mocap_frame_rate", "mocap_framerate", "fps") if key in arrays), None)
     if rate_key is not None and rate_key.startswith("mocap"):
         pose, transl = _to_y_up(pose, transl)
-    rate = 30.0 if rate_key is None else float(arrays[rate_key])
-    if not 0 < rate < np.inf:
-        raise InputError(f"{path}: {rate_key} is {rate}", expected="frames per second", remedy="repair the file")
-    track = blank_track(pose, transl=transl, fps=rate)
-    expression = np.asarray(arrays.get("expression", np.zeros((len(pose), 10))), np.float32)
-    return replace(track, expression=expression) if expression.shape[:1] == (len(pose),) and expression.ndim == 2 else track
+    rate = np.full(1, 30.0) if rate_key is None else numbers(arrays[rate_key], rate_key, path).reshape(-1)
+    if len(rate) != 1 or not 0 < rate[0] < np.inf:
+        found = rate[0] if len(rate) == 1 else rate.tolist()
+        raise InputError(f"{path}: {rate_key} is {found}", expected="frames per second", remedy="repair the file")
+    track = blank_track(pose, transl=transl, fps=float(rate[0]))
+    expression = numbers(arrays.get("expression", np.zeros((len(pose), 10))), "expression", path).astype(np.float32)
+    if expression.ndim != 2 or len(expression) != len(pose):
+        raise InputError(
+            f"{path}: {len(pose)} poses and expressions of shape {expression.shape}",
+            expected=f"({len(pose)}, coefficients)",
+            remedy="repair the file",
+        )
+    check_finite(path, expression)
+    return replace(track, expression=expression)
 
 
 def _whole_pose(poses: np.ndarray, path: Path) -> np.ndarray:
     """(T, 55, 3) from (T, 165) SMPL-X, (T, 156) SMPL+H (22 body joints, then hands) or (T, 72) SMPL (hands as one joint each, left out)."""
     width = poses.shape[1] if poses.ndim == 2 else int(np.prod(poses.shape[1:]))
-    flat = np.asarray(poses, float).reshape(len(poses), width)
+    flat = numbers(poses, "poses", path).reshape(len(poses), width)
     if width == 165:
         return flat.reshape(-1, 55, 3)
     out = np.zeros((len(flat), 55, 3))
