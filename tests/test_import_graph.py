@@ -18,8 +18,8 @@ LAYERS = {
     2: ["body", "splat", "store"],
     3: ["nets", "fitting", "motion", "pose", "ledger"],
     4: ["stages"],
-    5: ["pipeline", "export", "evaluate"],
-    6: ["local", "deliver", "fulfil", "checkpoints", "pictures"],
+    5: ["pipeline", "export", "evaluate", "provenance"],
+    6: ["local", "deliver", "fulfil", "checkpoints", "pictures", "forget"],
     7: ["doctor", "demo", "service", "cluster"],
     8: ["cli", "commands", "__main__"],
 }

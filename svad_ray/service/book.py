@@ -42,7 +42,7 @@ REMOVALS = 5
 ABANDONED_S = 3600.0  # a request whose writing was never finished is swept after so long
 _ID = re.compile(r"[0-9a-f]{32}")
 _OWNER = re.compile(r"[a-z0-9][a-z0-9_-]{0,39}")
-_MACHINE_ONLY = {"threads", "offline", "cache_dir"}
+_MACHINE_ONLY = {"threads", "offline", "cache_dir", "signing"}
 
 
 def new_id(owner: str, idempotency_key: str | None) -> str:
