@@ -306,6 +306,7 @@ def doctor(
     config: ConfigFile = None,
     sets: Sets = None,
     licences: Annotated[bool, typer.Option("--licences", help="Print only the licence tables, as Markdown.")] = False,
+    backends: Annotated[bool, typer.Option("--backends", help="Print only the table of all backends, as Markdown.")] = False,
     cluster: Annotated[bool, typer.Option("--cluster", help="Every node of a Ray cluster as well, and whether they have the same versions.")] = False,
     address: Annotated[str, typer.Option(help="Which cluster, with --cluster.")] = "auto",
 ) -> None:
@@ -314,6 +315,11 @@ def doctor(
 
     if licences:
         typer.echo(doctor_module.licence_markdown(), nl=False)
+        return
+    if backends:
+        from svad_ray.reference import backends_markdown
+
+        typer.echo(backends_markdown(), nl=False)
         return
     settings = load_settings(profile=profile, path=config, sets=sets or ())
     findings = doctor_module.examine(settings)
