@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -15,7 +15,7 @@ import numpy as np
 import svad_ray
 from svad_ray import models, pipeline
 from svad_ray.backends import EMBEDDED, STAGES, Backend, load
-from svad_ray.config import Settings
+from svad_ray.config import MarkConfig, Settings
 from svad_ray.errors import QualityRejected, StoreError, WeightsMissing
 from svad_ray.export.report import ReportInputs, StageCost, Table, write_report
 from svad_ray.export.sheets import draw_fit, evenly
@@ -31,6 +31,16 @@ if TYPE_CHECKING:
 TURNTABLE_FRAMES, TURNTABLE_FPS = 96, 24.0
 OVERLAYS = 6
 CLIP_SHEET = 12  # frames of a clip shown together
+_DELIVERED = {
+    "photo.png": "picture",
+    "avatar": "avatar",
+    "avatar.ply": "ply",
+    "avatar.glb": "gltf",
+    "mesh.glb": "mesh",
+    "turntable.mp4": "mp4",
+    "report.html": "report",
+}
+_CLIP_FILES = {"photo.png": "picture", "clip.png": "picture", "clip.mp4": "mp4", "report.html": "report"}
 _FREE_BODY = "CC0"  # in the licence of a body that allows everything
 
 
@@ -126,11 +136,11 @@ def deliver_clip(
             shutil.rmtree(out, ignore_errors=True)
         raise
     clip, warnings = begun.animation.value.clip, (*unreal_weights(settings), *begun.warnings)
-    write_mp4(iter(clip.frames), out / "clip.mp4", clip.track.fps)
+    facts = provenance(source, settings, chosen, consent=consent, warnings=warnings, body=body)
+    write_mp4(marked_frames(clip.frames, facts, settings.mark), out / "clip.mp4", clip.track.fps)
     save_picture(contact_sheet([clip.frames[i] for i in evenly(len(clip), CLIP_SHEET)], cell=256, columns=4), out / "clip.png")
     if source.origin:
         save_picture(source.image, out / "photo.png")
-    facts = provenance(source, settings, chosen, consent=consent, warnings=warnings, body=body)
     inputs = ReportInputs(
         name=source.name,
         photo=source.image,
@@ -142,6 +152,9 @@ def deliver_clip(
         provenance=facts,
     )
     write_report(inputs, out / "report.html")
+    for name, kind in _CLIP_FILES.items():
+        if (out / name).exists():
+            sign(out / name, kind, facts, settings)
     return ClipDelivery(len(clip), warnings, out)
 
 
@@ -209,12 +222,36 @@ def write_delivery(
         tell("turntable", 0.0)
         frames = rendered(avatar, turntable_track(avatar, body), tell=lambda done: tell("turntable", done))
     if "turntable" in exports and frames is not None:
-        write_mp4(iter(frames), out / "turntable.mp4", TURNTABLE_FPS)
+        write_mp4(marked_frames(frames, facts, settings.mark), out / "turntable.mp4", TURNTABLE_FPS)
     if "report" in exports and frames is not None:
         tell("report", 0.0)
         write_report(report_inputs(delivery, body, frames, measure(delivery, body) if measure else ()), out / "report.html")
         tell("report", 1.0)
+    for name, kind in _DELIVERED.items():
+        if (out / name).exists():
+            sign(out / name, kind, facts, settings)
     return delivery
+
+
+def marked_frames(frames: Iterable[np.ndarray], facts: Mapping[str, Any], mark: MarkConfig) -> Iterator[np.ndarray]:
+    """Frames of a video with what ``mark`` asks for. ``facts``: the avatar's provenance."""
+    from svad_ray.export.mark import code_of, marked
+
+    return marked(frames, label=mark.label, code=code_of(facts.get("photo", {}).get("sha256", "")) if mark.hidden else None)
+
+
+def sign(path: Path, kind: str, facts: Mapping[str, Any], settings: Settings | None = None) -> None:
+    """Give an export, a file or a folder, its signed record.
+
+    Args:
+        kind: Its format. facts: Provenance of what it shows.
+
+    Raises:
+        StoreError: There is no key, and none can be made. InputError: It cannot be written.
+    """
+    from svad_ray.provenance import identity, seal, seal_folder
+
+    (seal_folder if path.is_dir() else seal)(path, kind, facts, identity(settings.signing if settings else ""))
 
 
 def report_inputs(delivery: Delivery, body: Any, turntable: np.ndarray, tables: Sequence[Table]) -> ReportInputs:

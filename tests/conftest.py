@@ -3,6 +3,7 @@
 import os
 import shutil
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ TESTS = Path(__file__).parent
 
 # Ray fixes its authentication when it is imported, and some test modules import it: driver and cluster must mean the same.
 os.environ.update(RAY_AUTH_MODE="disabled", RAY_USAGE_STATS_ENABLED="0")
+# Exports are signed: tests with a key of their own, not the user's.
+os.environ.setdefault("SVAD_SIGNING", str(Path(tempfile.gettempdir()) / f"svad-ray-tests-{os.getuid()}" / "signing"))
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # as many processes as cores: a thread each, set before anything loads torch
     os.environ.setdefault("OMP_NUM_THREADS", "1")
