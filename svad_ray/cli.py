@@ -18,6 +18,7 @@ from rich.table import Table
 
 import svad_ray
 from svad_ray.commands.batch import batch
+from svad_ray.commands.evaluate import app as evaluate_app
 from svad_ray.commands.export import AvatarFolder, Body, export, in_motion
 from svad_ray.commands.models import import_models
 from svad_ray.commands.progress import bars, interruptible
@@ -35,6 +36,7 @@ models_app.command("import")(import_models)
 app.command()(batch)
 app.command()(export)
 app.add_typer(serve_app, name="serve")
+app.add_typer(evaluate_app, name="evaluate")
 _out, _err = Console(), Console(stderr=True)
 
 Profile = Annotated[str | None, typer.Option(help="embedded (CPU, nothing to bring) or paper.")]

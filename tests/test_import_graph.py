@@ -20,7 +20,7 @@ LAYERS = {
     4: ["stages"],
     5: ["pipeline", "export", "evaluate"],
     6: ["local", "deliver", "fulfil", "checkpoints", "pictures"],
-    7: ["doctor", "demo", "service", "cluster"],
+    7: ["doctor", "demo", "protocols", "service", "cluster"],
     8: ["cli", "commands", "__main__"],
 }
 LAYER = {name: level for level, members in LAYERS.items() for name in members}

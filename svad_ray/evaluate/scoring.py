@@ -176,7 +176,9 @@ def masked(
     if mode == "none":
         return a, b
     if true_mask is None or (mask is None and mode != "truth"):
-        raise InputError(f"the mask mode '{mode}' needs masks that are not there", expected="masks of renders and truth", remedy="use --mask-mode none")
+        raise InputError(
+            f"the mask mode '{mode}' needs masks that are not there", expected="masks of renders and truth", remedy="use --mask-mode none"
+        )
     true, own = _share(true_mask), true_mask if mask is None else _share(mask)
     first, second = {"truth": (true, true), "own": (own, true), "union": (np.maximum(own, true),) * 2}[mode]
     ground = {"white": 1.0, "black": 0.0}.get(protocol.background)

@@ -11,7 +11,19 @@ from dataclasses import dataclass, field
 from svad_ray.evaluate.published import Published
 from svad_ray.evaluate.rows import Row, Summary, figures_in, summarise
 
-DIGITS = {"psnr": 2, "ssim": 4, "lpips_alex": 4, "lpips_vgg": 4, "lpips": 3, "clip": 4, "semantic_cosine": 4, "identity": 3, "iou": 4, "flicker": 5, "joints_mm": 1}
+DIGITS = {
+    "psnr": 2,
+    "ssim": 4,
+    "lpips_alex": 4,
+    "lpips_vgg": 4,
+    "lpips": 3,
+    "clip": 4,
+    "semantic_cosine": 4,
+    "identity": 3,
+    "iou": 4,
+    "flicker": 5,
+    "joints_mm": 1,
+}
 HEADS = {
     "psnr": "PSNR dB ↑",
     "ssim": "SSIM ↑",

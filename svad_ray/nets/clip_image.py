@@ -49,7 +49,9 @@ class ClipSimilarity:
             self.model, kind = _open_clip_model(path, weights), "open_clip"
         else:
             raise WeightsMissing(
-                f"{path} holds no CLIP checkpoint", expected=f"config.json with {' or '.join(_FILES)}; or {_OPEN_CONFIG} with {_OPEN[0]}", remedy=_REMEDY
+                f"{path} holds no CLIP checkpoint",
+                expected=f"config.json with {' or '.join(_FILES)}; or {_OPEN_CONFIG} with {_OPEN[0]}",
+                remedy=_REMEDY,
             )
         self.side = int(self.model.config.image_size)
         mean, std = _normalisation(path)

@@ -168,7 +168,9 @@ def _torchvision_convs(path: Path, backbone: str, like: list[tuple[Tensor, Tenso
         found = tuple(state.get(f"features.{number}.{part}", torch.empty(0)) for part in ("weight", "bias"))
         if any(theirs.shape != mine.shape for theirs, mine in zip(found, ours)):
             raise InputError(
-                f"{path} has no convolution features.{number} of {tuple(ours[0].shape)}", expected=f"torchvision's weights of {backbone}", remedy=remedy
+                f"{path} has no convolution features.{number} of {tuple(ours[0].shape)}",
+                expected=f"torchvision's weights of {backbone}",
+                remedy=remedy,
             )
         out.append((found[0].float(), found[1].float()))
     return out

@@ -12,7 +12,6 @@ from svad_ray.evaluate.synthetic.mannequin import Mannequin, makehuman
 from svad_ray.evaluate.synthetic.people import Person
 from svad_ray.evaluate.synthetic.skin import build_eyes, build_skin
 
-
 _COAT_GAP = 0.075  # metres, half of the coat's opening below the waist
 
 

@@ -51,7 +51,14 @@ def varied_pose(seed: int) -> Pose:
     share = float(rng.uniform(0, 0.8))
     names = sorted(A_POSE.keys() | WALK.keys())
     pose = {n: (1 - share) * np.array(A_POSE.get(n, (0, 0, 0))) + share * np.array(WALK.get(n, (0, 0, 0))) for n in names}
-    for name, spread in (("head", 0.12), ("spine2", 0.05), ("left_shoulder", 0.08), ("right_shoulder", 0.08), ("left_elbow", 0.1), ("right_elbow", 0.1)):
+    for name, spread in (
+        ("head", 0.12),
+        ("spine2", 0.05),
+        ("left_shoulder", 0.08),
+        ("right_shoulder", 0.08),
+        ("left_elbow", 0.1),
+        ("right_elbow", 0.1),
+    ):
         pose[name] = pose.get(name, np.zeros(3)) + rng.normal(0, spread, 3)
     return {name: (float(x), float(y), float(z)) for name, (x, y, z) in pose.items()}
 
@@ -67,7 +74,12 @@ def _coat(base: Person, rng: np.random.Generator) -> dict[str, Any]:
     cloth = Trimmed(Solid(color), (shade * 0.6,) * 3, 0.02)
     outer = Top(cloth, sleeve=0.97, hem=-0.05, ease=0.024, open_front=0.075, collar=True, neckline=0.088)
     tail = Bottom(cloth, "skirt", float(rng.uniform(0.55, 0.85)), 0.06, flare=float(rng.uniform(0.03, 0.07)), folds=float(rng.uniform(0.005, 0.015)))
-    return {"outer": outer, "coat": tail, "bottom": base.bottom if base.bottom.kind == "trousers" else Bottom(Solid((0.2, 0.2, 0.24))), "tucked": False}
+    return {
+        "outer": outer,
+        "coat": tail,
+        "bottom": base.bottom if base.bottom.kind == "trousers" else Bottom(Solid((0.2, 0.2, 0.24))),
+        "tucked": False,
+    }
 
 
 def _dress(base: Person, rng: np.random.Generator) -> dict[str, Any]:
