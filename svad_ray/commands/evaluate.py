@@ -124,8 +124,142 @@ def folder(
     _run(made, title=f"Renders against {truth.name}", table="folder", published=published, seed=seed, on=(cluster, address, cpus, gpus))
 
 
+@app.command("people-snapshot")
+def people_snapshot(
+    data: Annotated[Path, typer.Argument(help="Folder of the subjects: People-Snapshot as published, or InstantAvatar's preparation of it.")],
+    out: Out,
+    refine_poses: Annotated[
+        bool, typer.Option("--refine-poses", help="Refine test poses on the test pictures first; kept with every figure.")
+    ] = False,
+    background: Background = "white",
+    mask_mode: MaskMode = "none",
+    every: Annotated[int, typer.Option(help="Score each n-th of the split's test frames.", min=1)] = 1,
+    profile: Profile = None,
+    config: ConfigFile = None,
+    sets: Sets = None,
+    metrics: Metrics = None,
+    clip: Clip = "",
+    backbone: Backbone = None,
+    seed: Seed = 0,
+    published: More = "",
+    cluster: Cluster = False,
+    address: Address = None,
+    cpus: Cpus = 1.0,
+    gpus: Gpus = 0.0,
+) -> None:
+    """People-Snapshot: one frame in, the test frames of the usual splits at 540 px against it."""
+    from svad_ray.protocols.refine import Refinement
+    from svad_ray.protocols.snapshot import NOTES, orders
+
+    _one_of("background", background, ("white", "black"))
+    settings, choice = _settings(profile, config, sets), _choice(metrics, clip, backbone)
+    refine = Refinement() if refine_poses else None
+    made = orders(data.absolute(), absolute(out), settings, choice, background=background, mask_mode=mask_mode, refine=refine, every=every)
+    on = (cluster, address, cpus, gpus)
+    _run(made, title="People-Snapshot", table="people-snapshot", published=published, seed=seed, on=on, notes=NOTES)
+
+
+@app.command()
+def thuman(
+    data: Annotated[Path, typer.Argument(help="Folder of the scans: 0000/0000.obj with its texture, ...")],
+    out: Out,
+    count: Annotated[int, typer.Option(help="How many scans, drawn by --seed.")] = 100,
+    size: Annotated[int, typer.Option(help="Pixels.")] = 512,
+    fits: Annotated[Path | None, typer.Option(help="Folder of SMPL-X fits (0000/smplx_param.pkl): where the pelvis is.")] = None,
+    profile: Profile = None,
+    config: ConfigFile = None,
+    sets: Sets = None,
+    metrics: Metrics = None,
+    clip: Clip = "",
+    backbone: Backbone = None,
+    seed: Seed = 0,
+    published: More = "",
+    cluster: Cluster = False,
+    address: Address = None,
+    cpus: Cpus = 1.0,
+    gpus: Gpus = 0.0,
+) -> None:
+    """THuman scans rendered by us: the front view in, front, left, right and back against the scan."""
+    from svad_ray.protocols.thuman import NOTES, orders
+
+    settings, choice = (
+        _settings(profile, config, sets),
+        _choice(metrics or ["psnr,ssim,lpips-alex,lpips-vgg,iou", *(["clip"] if clip else [])], clip, backbone),
+    )
+    made = orders(data.absolute(), absolute(out), settings, choice, count=count, seed=seed, size=size, fits=fits and fits.absolute())
+    _run(made, title="THuman", table="thuman", published=published, seed=seed, on=(cluster, address, cpus, gpus), notes=NOTES)
+
+
+@app.command()
+def ablations(
+    out: Out,
+    people: Annotated[str, typer.Option(help="cast or varied.")] = "cast",
+    count: Annotated[int, typer.Option(help="How many people.")] = 3,
+    first: Annotated[int, typer.Option(help="Number of the first.")] = 0,
+    frames: Annotated[list[int] | None, typer.Option(help="Clip lengths to compare; repeatable.")] = None,
+    resolution: Annotated[list[int] | None, typer.Option(help="Clip sizes in pixels to compare; repeatable.")] = None,
+    size: Annotated[int, typer.Option(help="Pixels that are scored.")] = 512,
+    profile: Profile = None,
+    config: ConfigFile = None,
+    sets: Sets = None,
+    metrics: Metrics = None,
+    clip: Clip = "",
+    backbone: Backbone = None,
+    seed: Seed = 0,
+    cluster: Cluster = False,
+    address: Address = None,
+    cpus: Cpus = 1.0,
+    gpus: Gpus = 0.0,
+) -> None:
+    """The paper's ablations on synthetic people: no identity, no restoration, no silhouette, fewer frames, lower resolution."""
+    from svad_ray.protocols import ablations as work
+    from svad_ray.protocols.orders import checked
+
+    _one_of("people", people, ("cast", "varied"))
+    settings, choice = _settings(profile, config, sets), _choice(metrics, clip, backbone)
+    checked(settings)
+    chosen = work.variants(settings, frames=frames or work.FRAMES, sizes=resolution or work.SIZES)
+    seeds = range(first, first + count)
+    with _runner((cluster, address, cpus, gpus)) as run:
+        outcome = work.carry_out(absolute(out), settings, choice, run, chosen, people=people, seeds=seeds, size=size, seed=seed)
+    show(outcome.page, absolute(out))
+    if outcome.failures:
+        raise typer.Exit(INCOMPLETE)
+
+
+@app.command()
+def speed(
+    runs: Annotated[list[str], typer.Argument(help="Output folders of create, demo, batch or evaluate.")],
+    out: Annotated[str, typer.Option(help="Write the table here as well, for `page`.")] = "",
+    published: More = "",
+) -> None:
+    """Minutes a stage, memory and energy of runs, beside the paper's."""
+    from svad_ray.evaluate.published import published as known
+    from svad_ray.protocols.results import write_page
+    from svad_ray.protocols.speed import costs_of, page_of
+
+    costs = {name: cost for run in runs for name, cost in costs_of(absolute(run)).items()}
+    page = page_of(costs, known("speed", published))
+    if out:
+        write_page(absolute(out), page)
+    show(page, out or "not written; --out DIR does")
+
+
+@app.command()
+def page(
+    runs: Annotated[list[str], typer.Argument(help="Output folders of evaluate, in the order of the page.")],
+    out: Annotated[Path, typer.Option(help="The page.")] = Path("docs/results.md"),
+) -> None:
+    """One page of all tables, each with the command that made it."""
+    from svad_ray.protocols.page import write_results_page
+    from svad_ray.protocols.results import own_command
+
+    write_results_page([absolute(run) for run in runs], out, own_command())
+    _out.print(str(out))
+
+
 def _settings(profile: str | None, config: Path | None, sets: list[str] | None) -> Settings:
-    """A ghost beside the person is the detector's fault and no avatar's: of several people the largest is taken, unless the settings say otherwise."""
+    """Of several people the largest is taken unless the settings say otherwise: a ghost beside the person is the detector's fault, not the avatar's."""
     return override(load_settings(profile=profile, path=config, sets=["perceive.largest=true", *(sets or ())]), {})
 
 

@@ -136,5 +136,5 @@ class SemanticCosine:
     @torch.inference_mode()
     def vector(self, image: np.ndarray) -> np.ndarray:
         """(1280,) float64."""
-        x = (squared(image) - np.float32(MEAN)) / np.float32(STD)
+        x = (squared(image) - np.array(MEAN, np.float32)) / np.array(STD, np.float32)
         return self.network.features(torch.from_numpy(x.transpose(2, 0, 1).copy())[None])[0].double().numpy()

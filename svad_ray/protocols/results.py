@@ -74,10 +74,10 @@ def summary_page(
         table = beside(rows, others, "svad-ray", seed=seed)
         grids += [table] if table is not None else []
         grids += [by_subject(rows)] if 1 < len({row["subject"] for row in rows}) <= SUBJECTS_SHOWN else []
-    said = _protocol_notes(rows)
+    said = protocol_notes(rows)
     if not others:
         said = (*said, "No published figures of this protocol were at hand; `--published FILE` puts them beside ours.")
-    return Page(title, grids, (*said, *notes), own_command() if command is None else command, _worst_pictures(results))
+    return Page(title, grids, (*said, *notes), own_command() if command is None else command, worst_pictures(results))
 
 
 def write_outcome(outcome: Outcome, orders: Sequence[Order], *, seed: int) -> None:
@@ -89,6 +89,11 @@ def write_outcome(outcome: Outcome, orders: Sequence[Order], *, seed: int) -> No
     told = {figure: asdict(summarise(rows, figure, seed=seed)) for figure in figures_in(rows)}
     files.write(SUMMARY, _json(told))
     write_page(out, outcome.page)
+    write_manifest(outcome, orders, seed=seed)
+
+
+def write_manifest(outcome: Outcome, orders: Sequence[Order], *, seed: int) -> None:
+    """``manifest.json``: who was measured, how, by which command, on which machine, and what it cost."""
     manifest = {
         "format": 1,
         "svad_ray": svad_ray.__version__,
@@ -105,7 +110,7 @@ def write_outcome(outcome: Outcome, orders: Sequence[Order], *, seed: int) -> No
         "failed": {failure.subject: failure.reason for failure in outcome.failures},
         "usage": {result.subject: result.usage for result in outcome.results if result.usage},
     }
-    files.write(MANIFEST, _json(manifest))
+    Files(orders[0].out).write(MANIFEST, _json(manifest))
 
 
 def write_page(out: str, page: Page) -> None:
@@ -123,7 +128,7 @@ def own_command() -> str:
     return shlex.join(["svad-ray", *sys.argv[1:]])
 
 
-def _protocol_notes(rows: Sequence[Row]) -> tuple[str, ...]:
+def protocol_notes(rows: Sequence[Row]) -> tuple[str, ...]:
     if not rows:
         return ()
     differing = [name for name in rows[0] if name.startswith("protocol.") and agreed(rows, name) is None]
@@ -136,7 +141,7 @@ def _left_out(results: Iterable[Result], failures: Iterable[Failure]) -> list[st
     return said + [f"failed, tried again by the next run: {f.subject}: {f.reason}" for f in failures]
 
 
-def _worst_pictures(results: Sequence[Result]) -> dict[str, bytes]:
+def worst_pictures(results: Sequence[Result]) -> dict[str, bytes]:
     """Caption -> strip of the worst rows that have one."""
     kept = {id(result.rows[number]): png for result in results for number, png in result.pictures.items()}
     rows = [row for result in results for row in result.rows if id(row) in kept]
