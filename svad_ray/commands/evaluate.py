@@ -182,10 +182,8 @@ def thuman(
     """THuman scans rendered by us: the front view in, front, left, right and back against the scan."""
     from svad_ray.protocols.thuman import NOTES, orders
 
-    settings, choice = (
-        _settings(profile, config, sets),
-        _choice(metrics or ["psnr,ssim,lpips-alex,lpips-vgg,iou", *(["clip"] if clip else [])], clip, backbone),
-    )
+    usual = ["psnr,ssim,lpips-alex,lpips-vgg,iou", *(["clip"] if clip else [])]
+    settings, choice = _settings(profile, config, sets), _choice(metrics or usual, clip, backbone)
     made = orders(data.absolute(), absolute(out), settings, choice, count=count, seed=seed, size=size, fits=fits and fits.absolute())
     _run(made, title="THuman", table="thuman", published=published, seed=seed, on=(cluster, address, cpus, gpus), notes=NOTES)
 
@@ -259,7 +257,7 @@ def page(
 
 
 def _settings(profile: str | None, config: Path | None, sets: list[str] | None) -> Settings:
-    """Of several people the largest is taken unless the settings say otherwise: a ghost beside the person is the detector's fault, not the avatar's."""
+    """Of several people the largest is taken unless the settings say otherwise: a ghost beside the person is no fault of the avatar."""
     return override(load_settings(profile=profile, path=config, sets=["perceive.largest=true", *(sets or ())]), {})
 
 

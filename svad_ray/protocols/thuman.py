@@ -24,8 +24,8 @@ from svad_ray.subject import Photo
 
 PHOTO_SIZE = 1024
 NOTES = (
-    "Scans are scaled to 1.8 m, unlit, and turned about the vertical axis; the avatar stands in the pose that was fitted to the photo; the scan is not "
-    "re-posed.",
+    "Scans are scaled to 1.8 m, unlit, and turned about the vertical axis; the avatar stands in the pose that was fitted to the photo.",
+    "The scan is not re-posed, as SVAD says that it does with SMPL-X fits.",
 )
 
 
