@@ -18,6 +18,7 @@ from rich.table import Table
 
 import svad_ray
 from svad_ray.commands.batch import batch
+from svad_ray.commands.evaluate import app as evaluate_app
 from svad_ray.commands.export import AvatarFolder, Body, HiddenMark, Label, export, in_motion
 from svad_ray.commands.models import import_models
 from svad_ray.commands.origin import app as provenance_app
@@ -40,6 +41,7 @@ app.command()(export)
 app.command()(view)
 app.command()(forget)
 app.add_typer(serve_app, name="serve")
+app.add_typer(evaluate_app, name="evaluate")
 app.add_typer(provenance_app, name="provenance")
 _out, _err = Console(), Console(stderr=True)
 

@@ -110,7 +110,7 @@ class AnimateConfig(StageConfig):
 
 
 class IdentityConfig(StageConfig):
-    """The photo's head in every frame.
+    """The photo's head in every frame; the backend "off" leaves the frames' own faces (an ablation), and the avatar says so.
 
     Attributes:
         gate: Which rule refuses a frame: the paper's (both eyes seen, landmark disparity) or the released code's.
@@ -159,7 +159,7 @@ class FaceRestoreConfig(BaseModel):
 
 
 class RestoreConfig(StageConfig):
-    """Sharper frames.
+    """Sharper frames; the backend "off" leaves them at their size as they are (an ablation), and the avatar says so.
 
     Attributes:
         budget_s: Seconds on two idle cores that the large network may take over the whole clip; the plan is made from recorded costs, so it

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,12 +25,14 @@ from svad_ray.models.brought import fingerprint, is_rule_made, lacking_files
 from svad_ray.stages.base import make
 from svad_ray.store import ArtefactStore, save_avatar
 from svad_ray.subject import Avatar, BodyTrack, Photo
+from svad_ray.usage import hardware
 
 if TYPE_CHECKING:
     from svad_ray.body.model import Body
 
 TURNTABLE_FRAMES, TURNTABLE_FPS = 96, 24.0
 OVERLAYS = 6
+USAGE = "usage.json"  # what every step cost, and on which machine
 CLIP_SHEET = 12  # frames of a clip shown together
 _DELIVERED = {
     "photo.png": "picture",
@@ -185,6 +188,15 @@ def unreal_weights(settings: Settings) -> tuple[str, ...]:
     )
 
 
+def switched_off(settings: Settings) -> tuple[str, ...]:
+    """A warning for every stage that was left out on purpose."""
+    return tuple(
+        f"The {stage} stage is switched off ({stage}.backend=off): its frames are those of the stage before"
+        for stage in STAGES
+        if settings.stage(stage).backend == "off"
+    )
+
+
 def write_delivery(
     created: pipeline.Created,
     settings: Settings,
@@ -208,12 +220,13 @@ def write_delivery(
         settings,
         chosen_backends(settings),
         consent=consent,
-        warnings=(*unreal_weights(settings), *created.warnings),
+        warnings=(*unreal_weights(settings), *switched_off(settings), *created.warnings),
         body=body,
     )
     avatar = replace(created.avatar.value, facts={**created.avatar.value.facts, "provenance": facts})
     delivery, frames = Delivery(created, avatar, tuple(run.records.values()), out), None
     save_avatar(avatar, out / "avatar")
+    _write_usage(delivery)
     if "ply" in exports:
         write_ply(avatar, out / "avatar.ply")
     if {"gltf", "mesh"} & set(exports):
@@ -252,6 +265,19 @@ def sign(path: Path, kind: str, facts: Mapping[str, Any], settings: Settings | N
     from svad_ray.provenance import identity, seal, seal_folder
 
     (seal_folder if path.is_dir() else seal)(path, kind, facts, identity(settings.signing if settings else ""))
+
+
+def usage_record(records: Sequence[StageRecord]) -> dict[str, Any]:
+    """What every step cost, and on which machine: JSON values. Of steps found done it is what they cost when they were done."""
+    stages = {record.name: {**asdict(record.usage), "backend": record.backend, "blocks": record.blocks, "kept": record.kept} for record in records}
+    return {"format": 1, "hardware": hardware(), "stages": stages}
+
+
+def _write_usage(delivery: Delivery) -> None:
+    from svad_ray.export.atomic import atomic_path
+
+    with atomic_path(delivery.out / USAGE) as temporary:
+        temporary.write_text(json.dumps(usage_record(delivery.records), indent=1), encoding="utf-8")
 
 
 def report_inputs(delivery: Delivery, body: Any, turntable: np.ndarray, tables: Sequence[Table]) -> ReportInputs:

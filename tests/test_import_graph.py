@@ -20,7 +20,7 @@ LAYERS = {
     4: ["stages"],
     5: ["pipeline", "export", "evaluate", "provenance"],
     6: ["local", "deliver", "fulfil", "checkpoints", "pictures", "forget"],
-    7: ["doctor", "demo", "reference", "service", "cluster", "viewer"],
+    7: ["doctor", "demo", "reference", "protocols", "service", "cluster", "viewer"],
     8: ["cli", "commands", "__main__"],
 }
 LAYER = {name: level for level, members in LAYERS.items() for name in members}
