@@ -44,7 +44,7 @@ def rasterize_cpu(means: Tensor, quats: Tensor | None, scales: Tensor | None, op
     for index, viewmat in enumerate(viewmats):
         features = _features(means, _own(colors, index, options), viewmat, depths[index], radii[index], options)
         background = _background(None if backgrounds is None else backgrounds[index], features, options.render_mode)
-        image, alpha = Blending.apply(means2d[index], conics[index], features, opacities, background, depths[index], views[index][4], size)
+        image, alpha = Blending.apply(means2d[index], conics[index], features, opacities, background, depths[index], views[index][4], size, None)
         images.append(_expected_depth(image, alpha) if options.render_mode.endswith("ED") else image)
         alphas.append(alpha)
     meta = _meta({"radii": radii, "means2d": means2d, "depths": depths, "conics": conics}, opacities, options)

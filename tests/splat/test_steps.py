@@ -128,8 +128,9 @@ def _exp2_of(values, out):
 
 
 @numba.njit
-def _lane_sum(values):
-    return simd.horizontal_sum(simd.load(values, 0) + simd.lane_numbers() * simd.broadcast(np.float32(10)))
+def _lane_sums(values, out):
+    x = simd.load(values, 0)
+    simd.store_sums(out, 1, (x, x + simd.lane_numbers() * simd.broadcast(np.float32(10)), x * x, x, x, x, x, x, x + x, x * x))
 
 
 def test_exp2_is_as_good_as_float32() -> None:
@@ -140,5 +141,7 @@ def test_exp2_is_as_good_as_float32() -> None:
     assert np.array_equal(out[-16:], np.exp2(np.arange(-8.0, 8.0)).astype(np.float32))  # whole powers are exact
 
 
-def test_horizontal_sum() -> None:
-    assert _lane_sum(np.arange(8, dtype=np.float32)) == 28 + 280
+def test_sums_of_lanes_land_in_their_places() -> None:
+    out = np.full(12, -1, np.float32)
+    _lane_sums(np.arange(8, dtype=np.float32), out)
+    assert out.tolist() == [-1, 28, 308, 140, 28, 28, 28, 28, 28, 56, 140, -1]
