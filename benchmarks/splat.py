@@ -130,7 +130,7 @@ def count_lanes(gaussians: list[Tensor], size: int) -> tuple[int, int, int]:
     """From what a forward pass saved: lanes of the bound, pairs of Gaussian and pixel inside an ellipse, and pairs that changed a pixel."""
     means = gaussians[0].clone().requires_grad_()
     view, K = camera(size)
-    image, _, meta = rasterization(means, *gaussians[1:], view, K, size, size)
+    image, _, _ = rasterization(means, *gaussians[1:], view, K, size, size)
     _, _, _, _, _, lists, tiles_x, _, counts, changed, _, _, packs = image.grad_fn.next_functions[0][0].inputs
     offsets, ids, _, _, room = lists
     boxes = meta_boxes(gaussians, size)
@@ -143,7 +143,7 @@ def meta_boxes(gaussians: list[Tensor], size: int) -> np.ndarray:
     """Pixel boxes [N, 4] as the projection gives them."""
     view, K = camera(size)
     covars = Covariance.apply(*gaussians[1:3])
-    return Projection.apply(gaussians[0], covars, view[0], gaussians[3], K[0], (size, size), (0.3, 0.01, 1e10, 0.0))[4].numpy()
+    return Projection.apply(gaussians[0], covars, view[0], gaussians[3], K[0], (size, size), (0.3, 0.01, 1e10, 0.0), False)[4].numpy()
 
 
 def masked_stores() -> dict[str, int]:
@@ -167,7 +167,7 @@ def projection_ratio(count: int) -> float:
     means, quats, scales, opacities, _ = person(count)
     view, K = camera(256)
     planes = (0.3, 0.01, 1e10, 0.0)
-    ours = best(lambda: Projection.apply(means, Covariance.apply(quats, scales), view[0], opacities, K[0], (256, 256), planes), repeats=7)
+    ours = best(lambda: Projection.apply(means, Covariance.apply(quats, scales), view[0], opacities, K[0], (256, 256), planes, False), repeats=7)
     theirs = best(lambda: dense.project(means, quats, scales, view, K, 256, 256), repeats=7)
     print(f"projection of {count}: ours {ours[1]:.1f} ms, gsplat's torch {theirs[1]:.1f} ms CPU")
     return theirs[1] / ours[1]

@@ -29,63 +29,66 @@ def _gradient(tensor: Tensor | None, shape: tuple[int, ...]) -> np.ndarray:
 
 
 class Covariance(torch.autograd.Function):
-    """quats [N, 4], scales [N, 3] -> upper entries of the covariances [N, 6]."""
+    """quats [..., 4], scales [..., 3] -> upper entries of the covariances [..., 6]."""
 
     @staticmethod
     def forward(ctx: Any, quats: Tensor, scales: Tensor) -> Tensor:
-        q, s = _array(quats), _array(scales)
+        q, s = _array(quats).reshape(-1, 4), _array(scales).reshape(-1, 3)
         out = np.empty((len(q), 6), np.float32)
         run_ranges(lambda a, b: covariance.covariance_forward(a, b, q, s, out), even_ranges(len(q), block=_BLOCK))
-        ctx.inputs = q, s
-        return torch.from_numpy(out)
+        ctx.inputs = q, s, quats.shape, scales.shape
+        return torch.from_numpy(out).view(*quats.shape[:-1], 6)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor]:
-        q, s = ctx.inputs
-        v_covars, v_q, v_s = _array(grads[0]), np.empty_like(q), np.empty_like(s)
+        q, s, *shapes = ctx.inputs
+        v_covars, v_q, v_s = _array(grads[0]).reshape(-1, 6), np.empty_like(q), np.empty_like(s)
         run_ranges(lambda a, b: covariance.covariance_backward(a, b, q, s, v_covars, v_q, v_s), even_ranges(len(q), block=_BLOCK))
-        return torch.from_numpy(v_q), torch.from_numpy(v_s)
+        return torch.from_numpy(v_q).view(shapes[0]), torch.from_numpy(v_s).view(shapes[1])
 
 
 class Projection(torch.autograd.Function):
-    """World Gaussians -> means2d [N, 2], conics [N, 3], depths [N], radii [N, 2], boxes [N, 4] for one camera.
+    """World Gaussians -> means2d [N, 2], conics [N, 3], depths [N], radii [N, 2], boxes [N, 4], compensations [N] for one camera.
 
-    The last two have no gradient, and the opacities, which only bound the boxes, receive none here.
+    Radii and boxes have no gradient, and the opacities, which only bound the boxes, receive none here. Compensations are [0] where they
+    are not asked for.
     """
 
     @staticmethod
     def forward(ctx: Any, means: Tensor, covars: Tensor, viewmat: Tensor, opacities: Tensor, K: Tensor, size: tuple[int, int],
-                planes: tuple[float, float, float, float]) -> tuple[Tensor, ...]:  # fmt: skip
+                planes: tuple[float, float, float, float], antialiased: bool) -> tuple[Tensor, ...]:  # fmt: skip
         """``size`` is (width, height), ``planes`` (eps2d, near, far, radius_clip)."""
         m, c, v, o, k = (_array(t) for t in (means, covars, viewmat, opacities, K))
         count, (width, height) = len(m), size
         means2d, conics, depths = np.empty((count, 2), np.float32), np.empty((count, 3), np.float32), np.empty(count, np.float32)
-        radii, boxes = np.empty((count, 2), np.int32), np.empty((count, 4), np.int32)
+        radii, boxes, compensations = np.empty((count, 2), np.int32), np.empty((count, 4), np.int32), np.empty(count * antialiased, np.float32)
         limits = tuple(_f(value) for value in planes)
 
         def work(a: int, b: int) -> None:
-            projection.project_forward(a, b, m, c, o, v, k, width, height, *limits, means2d, conics, depths, radii, boxes)
+            projection.project_forward(a, b, m, c, o, v, k, width, height, *limits, antialiased, means2d, conics, depths, radii, boxes, compensations)
 
         run_ranges(work, even_ranges(count, block=_BLOCK))
-        ctx.inputs = m, c, v, k, size, conics, radii
-        tensors = tuple(torch.from_numpy(array) for array in (means2d, conics, depths, radii, boxes))
-        ctx.mark_non_differentiable(*tensors[3:])
+        ctx.inputs = m, c, v, k, size, limits[0], antialiased, conics, radii, compensations
+        tensors = tuple(torch.from_numpy(array) for array in (means2d, conics, depths, radii, boxes, compensations))
+        ctx.mark_non_differentiable(*tensors[3:5])
         return tensors
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
-        m, c, v, k, (width, height), conics, radii = ctx.inputs
+        m, c, v, k, (width, height), eps2d, antialiased, conics, radii, compensations = ctx.inputs
         count = len(m)
         v_means2d, v_conics, v_depths = _gradient(grads[0], (count, 2)), _gradient(grads[1], (count, 3)), _gradient(grads[2], (count,))
+        v_compensations = _gradient(grads[5], compensations.shape)
         v_means, v_covars, blocks = np.empty_like(m), np.empty_like(c), np.zeros((-(-count // _BLOCK), 12))
 
         def work(a: int, b: int) -> None:
-            projection.project_backward(a, b, m, c, v, k, width, height, conics, radii, v_means2d, v_conics, v_depths, v_means, v_covars, blocks)
+            projection.project_backward(a, b, m, c, v, k, width, height, eps2d, antialiased, conics, radii, compensations,
+                                        v_means2d, v_conics, v_depths, v_compensations, v_means, v_covars, blocks)  # fmt: skip
 
         run_ranges(work, even_ranges(count, block=_BLOCK))
         v_view = np.zeros((4, 4), np.float32)
         v_view[:3] = blocks.sum(0).reshape(3, 4)
-        return torch.from_numpy(v_means), torch.from_numpy(v_covars), torch.from_numpy(v_view), None, None, None, None
+        return torch.from_numpy(v_means), torch.from_numpy(v_covars), torch.from_numpy(v_view), None, None, None, None, None
 
 
 class Harmonics(torch.autograd.Function):

@@ -27,7 +27,6 @@ from svad_ray.splat.kernels.simd import (
     broadcast_each,
     ceil,
     choose,
-    count_lanes,
     dot_each,
     exp2,
     floor,
@@ -65,7 +64,8 @@ _FAR = _f(1e9)  # pixels squared; a wider Gaussian is flat within any image
 _OUTSIDE = _f(99)  # a column beyond every tile
 WIDTHS = (1, 3, 4, 8)  # channel counts that kernels are compiled for
 MOMENTS = 6
-_AHEAD = 6  # Gaussians between asking for a row and using it; rows of one tile lie too far apart for the hardware to guess
+_CHUNK = 64  # Gaussians whose blocks are listed before any is blended, so that no branch waits for the arithmetic
+_AHEAD = 20  # Gaussians between asking for a row and using it; rows of one tile lie too far apart for the hardware to guess
 _ACROSS = TILE // BLOCK_WIDTH  # blocks side by side; `put_run` writes eight at once
 _BLOCKS = _ACROSS * (TILE // BLOCK_HEIGHT)
 
@@ -82,24 +82,23 @@ def _lane_places():
 
 
 @kernel
-def _covered(listed, x0, y0, half, slope, schur, budget, x_from, x_to, y_from, y_to):
+def _covered(listed, n, x0, y0, half, slope, schur, budget, x_from, x_to, y_from, y_to):
     """List the blocks of a tile in which the exponent can stay above the threshold, eight rows of pixels at a time.
 
     Args:
-        listed: [blocks + 8] bytes, filled.
+        listed: Bytes, filled from ``n`` on; up to seven more than there are blocks are written.
         x0, y0: Centre in pixels of the tile, 0 at the centre of its first pixel.
         budget: What the exponent may lose.
         x_from, x_to, y_from, y_to: The Gaussian's box in pixels of the tile, upper ends exclusive.
 
     Returns:
-        How many blocks.
+        Where the list ends now.
     """
     lanes, none = lane_numbers(), broadcast(_OUTSIDE)
     row_pairs = floor(lanes * broadcast(_HALF)) * broadcast(_f(_ACROSS))
     inverse, slopes, minus_schur, budgets = broadcast(_ONE / half), broadcast(slope), broadcast(-schur), broadcast(budget)
     first_row, last_row = broadcast(_f(y_from)), broadcast(_f(y_to - 1))
     first_column, last_column = broadcast(_f(x_from)), broadcast(_f(x_to - 1))
-    n = 0
     for y in range(y_from // 2 * 2, y_to, 8):
         row = broadcast(_f(y)) + lanes
         dy = broadcast(y0) - row
@@ -122,6 +121,15 @@ def _covered(listed, x0, y0, half, slope, schur, budget, x_from, x_to, y_from, y
         put_run(listed, n, lane_6(block))
         n += lane_6(count)
     return n
+
+
+@kernel
+def _any_alive(frame, width_of_block):
+    """Whether any pixel of the tile has not ended."""
+    most = broadcast(_ZERO)
+    for block in range(_BLOCKS):
+        most = maximum(most, load(frame, block * width_of_block))
+    return any_lane(most > broadcast(_ZERO))
 
 
 @kernel
@@ -153,7 +161,7 @@ def composite_forward(start, stop, packed, boxes, offsets, ids, room, tiles_x, t
     real = min(len(tag), depth - channel)
     data, spans = packed.reshape(packed.size), boxes.reshape(boxes.size)
     frame = np.empty(_BLOCKS * width_of_block, np.float32)  # per block: transmittance (negative once ended), colours
-    listed = np.empty(_BLOCKS + 8, np.uint8)
+    listed, ends = np.empty(_CHUNK * _BLOCKS + 8, np.uint8), np.empty(_CHUNK, np.int64)
     columns, rows = _lane_places()
     alpha_max, threshold, last, zero = broadcast(_ALPHA_MAX), broadcast(_LOG2_ALPHA_MIN), broadcast(_END), broadcast(_ZERO)
     for tile in range(start, stop):
@@ -165,47 +173,51 @@ def composite_forward(start, stop, packed, boxes, offsets, ids, room, tiles_x, t
             continue
         for block in range(_BLOCKS):
             at = block * width_of_block
-            real_lanes = both(broadcast(_f(right - left)) > load(columns, block % _ACROSS * 8), broadcast(_f(lower - upper)) > load(rows, block // _ACROSS * 8))
-            store(frame, at, keep(real_lanes, broadcast(_ONE)))  # what lies outside the image counts as ended
+            x, y = load(columns, block % _ACROSS * 8), load(rows, block // _ACROSS * 8)
+            within = both(broadcast(_f(right - left)) > x, broadcast(_f(lower - upper)) > y)
+            store(frame, at, keep(within, broadcast(_ONE)))  # what lies outside the image counts as ended
             store_each(frame, at + 8, zeros(tag))
-        live = (right - left) * (lower - upper)  # pixels that have not ended
         written, place = room[tile], first
-        while place < behind and live > 0:
-            i = get(ids, place)
-            row, box = i * ROW, i * 4
-            ahead = get(ids, min(place + _AHEAD, behind - 1))
-            prefetch(data, ahead * ROW)
-            prefetch(spans, ahead * 4)
-            x0, y0 = get(data, row) - (_f(left) + _HALF), get(data, row + 1) - (_f(upper) + _HALF)
-            half, slope, schur, log_opacity = get(data, row + 2), get(data, row + 3), get(data, row + 4), get(data, row + 5)
-            n = _covered(listed, x0, y0, half, slope, schur, log_opacity - _LOG2_ALPHA_MIN, max(0, get(spans, box) - left),
-                         min(TILE, get(spans, box + 1) - left), max(0, get(spans, box + 2) - upper), min(TILE, get(spans, box + 3) - upper))  # fmt: skip
-            xs, ys, slopes, peak = broadcast(x0), broadcast(y0), broadcast(slope), broadcast(log_opacity)
-            minus_half, minus_schur, colors = broadcast(-half), broadcast(-schur), broadcast_each(data, row + COLOR, tag)
-            before_this = written
-            for j in range(n):
-                block = get(listed, j)
-                at = block * width_of_block
-                dy = ys - load(rows, block // _ACROSS * 8)
-                u = fma(slopes, dy, xs - load(columns, block % _ACROSS * 8))
-                exponent = fma(u * u, minus_half, fma(dy * dy, minus_schur, peak))
-                before = load(frame, at)
-                counted = both(exponent >= threshold, before > zero)
-                weight = keep(counted, minimum(alpha_max, exp2(exponent)) * before)
-                after = before - weight
-                ending = both(counted, last >= after)
-                if any_lane(ending):
-                    live -= count_lanes(ending)
-                    weight = choose(ending, zero, weight)
-                    counted = weight > zero
-                    after = choose(ending, zero - before, before - weight)
-                store(frame, at, after)
-                store_each(frame, at + 8, fma_each(weight, colors, load_each(frame, at + 8, tag)))
-                lanes = bits_of(counted)
-                put(changed, written, block + 256 * lanes)
-                written += min(lanes, 1)
-            counts[place] = written - before_this
-            place += 1
+        while place < behind and _any_alive(frame, width_of_block):
+            chunk = min(_CHUNK, behind - place)
+            n = 0
+            for j in range(chunk):
+                i = get(ids, place + j)
+                row, box = i * ROW, i * 4
+                ahead = get(ids, min(place + j + _AHEAD, behind - 1))
+                prefetch(data, ahead * ROW)
+                prefetch(spans, ahead * 4)
+                x_from, x_to = max(0, get(spans, box) - left), min(TILE, get(spans, box + 1) - left)
+                y_from, y_to = max(0, get(spans, box + 2) - upper), min(TILE, get(spans, box + 3) - upper)
+                n = _covered(listed, n, get(data, row) - (_f(left) + _HALF), get(data, row + 1) - (_f(upper) + _HALF), get(data, row + 2),
+                             get(data, row + 3), get(data, row + 4), get(data, row + 5) - _LOG2_ALPHA_MIN, x_from, x_to, y_from, y_to)  # fmt: skip
+                ends[j] = n
+            n = 0
+            for j in range(chunk):
+                row = get(ids, place) * ROW
+                xs, ys = broadcast(get(data, row) - (_f(left) + _HALF)), broadcast(get(data, row + 1) - (_f(upper) + _HALF))
+                minus_half, slopes, minus_schur = broadcast(-get(data, row + 2)), broadcast(get(data, row + 3)), broadcast(-get(data, row + 4))
+                peak, colors = broadcast(get(data, row + 5)), broadcast_each(data, row + COLOR, tag)
+                before_this = written
+                for m in range(n, get(ends, j)):
+                    block = get(listed, m)
+                    at = block * width_of_block
+                    dy = ys - load(rows, block // _ACROSS * 8)
+                    u = fma(slopes, dy, xs - load(columns, block % _ACROSS * 8))
+                    exponent = fma(u * u, minus_half, fma(dy * dy, minus_schur, peak))
+                    before = load(frame, at)
+                    seen = both(exponent >= threshold, before > zero)
+                    taken = minimum(alpha_max, exp2(exponent)) * before
+                    counted = both(seen, before - taken > last)
+                    weight = keep(counted, taken)
+                    store(frame, at, before - choose(counted, taken, keep(seen, before + before)))  # a selected store would become a masked one
+                    store_each(frame, at + 8, fma_each(weight, colors, load_each(frame, at + 8, tag)))
+                    lanes = bits_of(counted)
+                    put(changed, written, block + 256 * lanes)
+                    written += min(lanes, 1)
+                n = get(ends, j)
+                counts[place] = written - before_this
+                place += 1
         counts[place:behind] = 0
         for y in range(upper, lower):
             for x in range(left, right):
@@ -298,4 +310,4 @@ def composite_backward(start, stop, packed, offsets, ids, slot_of, room, tiles_x
                 gyy = fma(with_y, dy, gyy)
                 along_x = with_u * minus_half  # gradient of the mean, up to a factor; dropped by the compiler where not asked for
                 absolutes = add_to(absolutes, absolute(along_x), absolute(fma(along_x, slopes, with_y * minus_schur)))
-            store_sums(sums, slot_of[place] * slots.shape[1], (g, gu, guu, gy, guy, gyy) + absolutes + v_colors)
+            store_sums(sums, slot_of[place] * slots.shape[1], (g, gu, guu, gy, guy, gyy) + absolutes + v_colors)  # noqa: RUF005  (numba)

@@ -204,7 +204,7 @@ def get(typingctx, array, index):
         value = builder.load(builder.gep(context.make_array(array)(context, builder, values[0]).data, [values[1]]))
         if not isinstance(dtype, types.Integer):
             return value
-        return (builder.sext if dtype.signed else builder.zext)(value, _I64)
+        return context.cast(builder, value, dtype, types.int64)
 
     return (types.int64 if isinstance(dtype, types.Integer) else dtype)(array, types.intp), emit
 
