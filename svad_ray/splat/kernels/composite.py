@@ -82,6 +82,12 @@ def _lane_places():
 
 
 @kernel
+def _place(x, y):
+    """The block of a tile that holds its pixel (x, y)."""
+    return y // BLOCK_HEIGHT * _ACROSS + x // BLOCK_WIDTH
+
+
+@kernel
 def _covered(listed, n, x0, y0, half, slope, schur, budget, x_from, x_to, y_from, y_to):
     """List the blocks of a tile in which the exponent can stay above the threshold, eight rows of pixels at a time.
 
@@ -135,11 +141,20 @@ def _any_alive(frame, width_of_block):
 @kernel
 def _fill_empty(left, right, upper, lower, channel, real, background, image, transmittance):
     """A tile that no Gaussian touches."""
+    for x in range(left, right):
+        for k in range(real):
+            image[upper, x, channel + k] = background[channel + k]
+    pixels, depth = image.reshape(image.size), image.shape[2]
+    line, top = image.shape[1] * depth, upper * image.shape[1] * depth
     for y in range(upper, lower):
-        for x in range(left, right):
-            for k in range(real):
-                image[y, x, channel + k] = background[channel + k]
         transmittance[y, left:right] = _ONE
+        if real == depth:
+            for j in range(top + left * depth, top + right * depth):
+                pixels[j + (y - upper) * line] = pixels[j]
+        else:
+            for x in range(left, right):
+                for k in range(real):
+                    image[y, x, channel + k] = background[channel + k]
 
 
 @kernel
@@ -220,13 +235,15 @@ def composite_forward(start, stop, packed, boxes, offsets, ids, room, tiles_x, t
                 place += 1
         counts[place:behind] = 0
         for y in range(upper, lower):
-            for x in range(left, right):
-                at = ((y - upper) // BLOCK_HEIGHT * _ACROSS + (x - left) // BLOCK_WIDTH) * width_of_block
-                at += (y - upper) % BLOCK_HEIGHT * BLOCK_WIDTH + (x - left) % BLOCK_WIDTH
-                final = abs(get(frame, at))
-                for k in range(real):
-                    image[y, x, channel + k] = get(frame, at + 8 + 8 * k) + final * background[channel + k]
-                transmittance[y, x] = final
+            for x in range(left, right, BLOCK_WIDTH):
+                at = _place(x - left, y - upper) * width_of_block + (y - upper) % BLOCK_HEIGHT * BLOCK_WIDTH
+                for lane in range(BLOCK_WIDTH):
+                    if x + lane < right:
+                        final = abs(get(frame, at + lane))
+                        transmittance[y, x + lane] = final
+                        for k in range(len(tag)):
+                            if k < real:
+                                image[y, x + lane, channel + k] = get(frame, at + lane + 8 + 8 * k) + final * background[channel + k]
 
 
 @kernel
@@ -258,17 +275,17 @@ def composite_backward(start, stop, packed, offsets, ids, slot_of, room, tiles_x
         if behind == first:
             continue
         for y in range(upper, lower):
-            for x in range(left, right):
-                at = ((y - upper) // BLOCK_HEIGHT * _ACROSS + (x - left) // BLOCK_WIDTH) * width_of_block
-                at += (y - upper) % BLOCK_HEIGHT * BLOCK_WIDTH + (x - left) % BLOCK_WIDTH
-                through = _ZERO
-                for k in range(real):
-                    frame[at + 16 + 8 * k] = v_image[y, x, channel + k]
-                    through += background[channel + k] * v_image[y, x, channel + k]
-                if channel == 0:
-                    through -= v_alpha[y, x]
-                frame[at] = transmittance[y, x]
-                frame[at + 8] = transmittance[y, x] * through
+            for x in range(left, right, BLOCK_WIDTH):
+                at = _place(x - left, y - upper) * width_of_block + (y - upper) % BLOCK_HEIGHT * BLOCK_WIDTH
+                for lane in range(BLOCK_WIDTH):
+                    if x + lane < right:
+                        through = -v_alpha[y, x + lane] if channel == 0 else _ZERO
+                        for k in range(len(tag)):
+                            if k < real:
+                                frame[at + lane + 16 + 8 * k] = v_image[y, x + lane, channel + k]
+                                through += background[channel + k] * v_image[y, x + lane, channel + k]
+                        frame[at + lane] = transmittance[y, x + lane]
+                        frame[at + lane + 8] = transmittance[y, x + lane] * through
         read = room[tile]
         for place in range(first, behind):
             read += counts[place]

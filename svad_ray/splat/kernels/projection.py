@@ -14,6 +14,7 @@ import math
 import numpy as np
 
 from svad_ray.splat.kernels.jit import contracted_kernel
+from svad_ray.splat.kernels.simd import round_down, round_up
 
 _ZERO, _HALF, _ONE, _TWO = np.float32(0), np.float32(0.5), np.float32(1), np.float32(2)
 ALPHA_MIN = np.float32(1 / 255)  # contributions below are dropped
@@ -37,8 +38,8 @@ def _camera(viewmat, K, width, height):
 @contracted_kernel
 def _pixel_range(centre, reach, size):
     """First and one-past-last pixel whose centre lies within ``reach`` of ``centre``, inside the image."""
-    first = math.ceil(centre - reach - _HALF - _SLACK)
-    last = math.floor(centre + reach - _HALF + _SLACK) + _ONE
+    first = round_up(centre - reach - _HALF - _SLACK)
+    last = round_down(centre + reach - _HALF + _SLACK) + _ONE
     limit = np.float32(size)
     return np.int32(min(max(first, _ZERO), limit)), np.int32(min(max(last, _ZERO), limit))
 
@@ -97,7 +98,7 @@ def project_forward(start, stop, means, covars, opacities, viewmat, K, width, he
             compensations[i] = compensation
         threshold = _TWO * math.log(opacity / ALPHA_MIN)
         extent = min(_EXTENT_MAX, math.sqrt(threshold))
-        rx, ry = math.ceil(extent * math.sqrt(sxx)), math.ceil(extent * math.sqrt(syy))
+        rx, ry = round_up(extent * math.sqrt(sxx)), round_up(extent * math.sqrt(syy))
         if rx <= radius_clip and ry <= radius_clip:
             continue
         u, v = j00 * x + cx, j11 * y + cy

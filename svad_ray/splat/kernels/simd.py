@@ -95,9 +95,13 @@ def _fma(builder: Any, x: Any, y: Any, z: Any) -> Any:
     return builder.call(function, [x, y, z])
 
 
-def _count(builder: Any, mask: Any) -> Any:
-    bits = ir.IntType(LANES)
-    return builder.zext(builder.ctpop(builder.bitcast(mask, bits)), _I64)
+def _rounded(name: str) -> Callable[..., Any]:
+    """Round one number with one instruction (math.floor and math.ceil are calls into libm, which spill every register)."""
+
+    def emit(builder: Any, x: Any) -> Any:
+        return builder.call(cgutils.get_or_insert_function(builder.module, ir.FunctionType(_F32, [_F32]), f"llvm.{name}.f32"), [x])
+
+    return emit
 
 
 def _each_lane(name: str) -> Callable[..., Any]:
@@ -153,10 +157,10 @@ both = _elementwise(mask8, (mask8, mask8), lambda b, x, y: b.and_(x, y))
 any_lane = _elementwise(
     types.boolean, (mask8,), lambda b, mask: b.icmp_unsigned("!=", b.bitcast(mask, ir.IntType(LANES)), ir.Constant(ir.IntType(LANES), 0))
 )
-count_lanes = _elementwise(types.int64, (mask8,), _count)
 bits_of = _elementwise(types.int64, (mask8,), lambda b, mask: b.zext(b.bitcast(mask, ir.IntType(LANES)), _I64))
 mask_of = _elementwise(mask8, (types.int64,), lambda b, x: b.bitcast(b.trunc(x, ir.IntType(LANES)), _MASK))
 floor, ceil, sqrt = (_elementwise(vec8, (vec8,), _each_lane(name)) for name in ("floor", "ceil", "sqrt"))
+round_down, round_up = (_elementwise(types.float32, (types.float32,), _rounded(name)) for name in ("floor", "ceil"))
 absolute = _elementwise(vec8, (vec8,), _each_lane("fabs"))
 swap_neighbours = _elementwise(vec8, (vec8,), lambda b, x: _shuffled(b, x, x, (1, 0, 3, 2, 5, 4, 7, 6)))
 lane_0, lane_2, lane_4, lane_6 = (_elementwise(types.int64, (vec8,), _lane_int(lane)) for lane in (0, 2, 4, 6))
