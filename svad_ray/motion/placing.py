@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from svad_ray.conventions import BODY_TO_CAMERA
+from svad_ray.errors import InputError
 from svad_ray.subject import OFFSETS, BodyTrack
 
 if TYPE_CHECKING:
@@ -33,12 +34,18 @@ def retarget(motion: BodyTrack, *, person: BodyTrack, body: Body, size: int = 51
         body: The body that ``person.body_id`` names.
         size: Side of the square image, pixels.
         margin: Empty part of the image on each side, of its side.
+
+    Raises:
+        InputError: A person of another body, or a picture without pixels.
     """
     from svad_ray.body.person import check_person
 
+    if size < 1:
+        raise InputError(f"a picture of {size} x {size} pixels", expected="at least 1", remedy="set --size, for example to 512")
     check_person(body, person)
     offsets = {name: getattr(person, name) for name in OFFSETS}
-    moved = replace(motion, betas=person.betas, body_id=body.id, expression=_fitted(motion.expression, person.expression.shape[1]), **offsets)
+    expression = _fitted(motion.expression, person.expression.shape[1])
+    moved = replace(motion, betas=person.betas, body_id=body.id, expression=expression, face=None, **offsets)
     moved = _grounded(_legs_scaled(moved, motion, body), body)
     viewmats, Ks = frame_camera(moved, body, size=size, margin=margin)
     return replace(moved, viewmats=viewmats, Ks=Ks, image_size=(size, size))

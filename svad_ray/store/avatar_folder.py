@@ -17,6 +17,7 @@ from svad_ray.subject import Avatar, BodyTrack
 
 FORMAT = 1
 _TRACK = "track."
+_REMEDY = "copy the avatar's folder again, or make it again with `svad-ray create`"
 MEANING = {
     "means": "centres in the shaped rest pose, metres, y up",
     "quats": "orientation in the rest pose, w x y z",
@@ -81,12 +82,22 @@ def load_avatar(folder: str | Path) -> Avatar:
             f"there is no avatar in {folder}", expected="a folder with avatar.json and avatar.safetensors", remedy="make one with `svad-ray create`"
         ) from error
     except (ValueError, SafetensorError) as error:
-        raise InputError(f"the avatar in {folder} cannot be read: {error}", remedy="make it again with `svad-ray create`") from error
-    if head.get("format") != FORMAT:
-        raise InputError(
-            f"the avatar in {folder} has format {head.get('format')}", expected=f"format {FORMAT}", remedy="use the version that made it"
-        )
+        raise InputError(f"the avatar in {folder} cannot be read: {error}", expected="both files as they were written", remedy=_REMEDY) from error
+    _check_head(head, folder)
     track: dict[str, Any] = {name.removeprefix(_TRACK): value for name, value in arrays.items() if name.startswith(_TRACK)}
-    plain = head["track"] | {"image_size": tuple(head["track"]["image_size"])}
     tensors = {name: value for name, value in arrays.items() if not name.startswith(_TRACK)}
-    return Avatar(head["kind"], tensors, BodyTrack(**track, **plain), head["facts"])
+    try:
+        plain = head["track"] | {"image_size": tuple(head["track"]["image_size"])}
+        return Avatar(head["kind"], tensors, BodyTrack(**track, **plain), head["facts"])
+    except (KeyError, TypeError) as error:
+        raise InputError(f"the avatar in {folder} is not whole: {error}", expected="both files as they were written", remedy=_REMEDY) from error
+
+
+def _check_head(head: Any, folder: Path) -> None:
+    """Refuse a description that is none, or of another version."""
+    version = head.get("format") if isinstance(head, dict) else None
+    if not isinstance(version, int):
+        raise InputError(f"{folder / 'avatar.json'} describes no avatar", expected=f"an avatar of format {FORMAT}", remedy=_REMEDY)
+    if version != FORMAT:
+        newer = "update svad-ray: a newer version made the avatar" if version > FORMAT else "use the version that made it"
+        raise InputError(f"the avatar in {folder} has format {version}", expected=f"format {FORMAT}", remedy=newer)

@@ -149,5 +149,10 @@ def _check(tensors: dict[str, np.ndarray]) -> None:
     wrong = [f"{name} {tensors[name].shape}" for name, shape in shapes.items() if tensors[name].shape != shape]
     if wrong or joints != 55 or not count:
         raise InputError(f"the avatar's {', '.join(wrong) or f'{count} Gaussians on {joints} joints'} do not fit together", remedy=remedy)
-    if tensors["lbs_joints"].max() >= joints or not all(np.isfinite(tensors[name]).all() for name in ("means", "quats", "scales", "rest_joints")):
+    moved, moves = tensors.get("expr_index", np.zeros(0)), tensors.get("expr_dirs", np.zeros((0, 3, 0)))
+    if len(moved) and (moves.ndim != 3 or moves.shape[:2] != (len(moved), 3)):
+        raise InputError(f"the avatar's expr_dirs {moves.shape} do not fit its {len(moved)} expr_index", remedy=remedy)
+    numbers = ("means", "quats", "scales", "opacities", "colors", "lbs_weights", "rest_joints", "hands_mean")
+    beyond = tensors["lbs_joints"].max() >= joints or (len(moved) and not 0 <= moved.min() <= moved.max() < count)
+    if beyond or not all(np.isfinite(tensors[name]).all() for name in numbers) or not np.isfinite(moves).all():
         raise InputError("the avatar's arrays hold values that cannot be", expected="finite numbers, joints below 55", remedy=remedy)

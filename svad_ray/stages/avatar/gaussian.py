@@ -278,4 +278,4 @@ def display_track(track: BodyTrack, rest_joints: torch.Tensor) -> BodyTrack:
     pose = relaxed_pose()
     for side, sign in (("left", -1.0), ("right", 1.0)):
         pose[JOINT_INDEX[f"{side}_shoulder"], 2] = sign * 0.85
-    return replace(one.with_full_pose(pose[None].numpy()), transl=one.transl, vertex_offset=None)
+    return replace(one.with_full_pose(pose[None].numpy()), transl=one.transl, vertex_offset=None, face=None)
