@@ -223,6 +223,8 @@ class ExAvatarConfig(BaseModel):
         lpips: Use the perceptual terms.
         lpips_window: Pixels a side of the window of the person that they look at on a CPU, elsewhere every step; 0 = the whole person, as on a GPU
             and as the original does, which costs more than all the rest together.
+        face_texture: Draw the face's unwrapped texture as the original does: "fit" = where the fit made one, "clip" = else unwrap it from the clip,
+            which wants faces of a few hundred pixels, "off" = never.
         official: The original's order of work: a scene besides the person, five renders a step, whole frames, random first scales.
     """
 
@@ -232,6 +234,7 @@ class ExAvatarConfig(BaseModel):
     rate: float = Field(default=0.004, gt=0)
     lpips: bool = False
     lpips_window: int = Field(default=96, ge=0)
+    face_texture: Literal["fit", "clip", "off"] = "fit"
     official: bool = False
 
 

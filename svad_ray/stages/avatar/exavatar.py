@@ -15,6 +15,7 @@ from svad_ray.body.model import Body
 from svad_ray.body.person import check_person, person_joints
 from svad_ray.config import AvatarConfig
 from svad_ray.errors import InputError
+from svad_ray.fitting.textured_face import clip_face, face_seen
 from svad_ray.geometry.mesh import mean_edge
 from svad_ray.nets.device import training_device
 from svad_ray.nets.exavatar.mesh import avatar_mesh
@@ -24,6 +25,7 @@ from svad_ray.nets.lpips import Lpips
 from svad_ray.stages.avatar.bake import LEARNED, regions_of
 from svad_ray.stages.avatar.colors import View
 from svad_ray.stages.avatar.exavatar_training import Perceptual, Poses, Scene, Trainer, cropped, train_exavatar
+from svad_ray.stages.avatar.face import FacePicture
 from svad_ray.stages.avatar.gaussian import clip_views, display_track, photo_view
 from svad_ray.stages.avatar.regularisers import Regularisers
 from svad_ray.stages.base import NO_CHECKPOINT, Checkpoint, silent
@@ -32,6 +34,7 @@ from svad_ray.subject import Avatar, BodyTrack, Clip, Perception, Photo
 COVER = 0.6  # first sigma over the mesh's edge length: neighbours overlap
 SKIN = (0.65, 0.55, 0.5)  # first colour, until the views have taught a better one
 EXPRESSIONS = 50
+FACE_VISITS = 16  # of a frame on a GPU for which the face's triangles in its picture are taken as found
 REFRESH = 10  # steps from one search for nearest vertices to the next: in between Gaussians move by a fraction of a vertex
 
 
@@ -41,6 +44,8 @@ class _Prepared:
 
     model: AvatarModel
     regularisers: Regularisers
+    face: FacePicture | None
+    texture: str
     views: list[View]
     tracks: tuple[BodyTrack, ...]
     rest_joints: torch.Tensor
@@ -98,6 +103,7 @@ class ExAvatar:
             Poses(ready.tracks, min(EXPRESSIONS, self.body.exprdirs.shape[-1]), device=self.device),
             [view.to(self.device) for view in views],
             lpips=self._perceptual(),
+            face=ready.face,
             scene=Scene(views[0], seed=c.seed).to(self.device) if official else None,
             warm_up=official,
             gentle=not official,
@@ -105,7 +111,16 @@ class ExAvatar:
         )
         rate = c.exavatar.rate
         losses = train_exavatar(trainer, iterations=c.iterations, rate=rate, seed=c.seed, progress=progress, checkpoint=checkpoint)
-        return self._asset(model, track, ready.rest_joints, losses)
+        return self._asset(model, track, ready.rest_joints, losses, ready.texture)
+
+    def _face(self, clip: Clip, track: BodyTrack, photo_track: BodyTrack, model: AvatarModel) -> tuple[FacePicture | None, str]:
+        """The face's texture to draw, and whose map it is; None where there is none."""
+        wanted = self.config.exavatar.face_texture
+        face = None if wanted == "off" else clip_face(clip, track, self.body) if wanted == "clip" else track.face
+        if face is None:
+            return None, ""
+        seen = np.concatenate([face_seen(self.body, track), face_seen(self.body, photo_track)])
+        return FacePicture(face, model.mesh, list(seen), keep=1 if self.device.type == "cpu" else FACE_VISITS), face.source
 
     def _perceptual(self) -> Perceptual | None:
         whole = self.config.exavatar.official or self.device.type == "cuda"
@@ -125,9 +140,10 @@ class ExAvatar:
             settle(model)
         started = networks.joint_offset.detach().clone()
         regularisers = Regularisers(mesh, model.canonical().mesh.detach(), started, device=self.device)
-        return _Prepared(model, regularisers, views, (track, photo_track), joints)
+        picture, texture = self._face(clip, track, photo_track, model)
+        return _Prepared(model, regularisers, picture, texture, views, (track, photo_track), joints)
 
-    def _asset(self, model: AvatarModel, track: BodyTrack, joints: torch.Tensor, losses: list[float]) -> Avatar:
+    def _asset(self, model: AvatarModel, track: BodyTrack, joints: torch.Tensor, losses: list[float], texture: str) -> Avatar:
         tensors = {LEARNED + key: value.detach().cpu().numpy().copy() for key, value in model.networks.state_dict().items()}
         if track.vertex_offset is not None:
             tensors["surface_offset"] = np.asarray(track.vertex_offset, np.float32)
@@ -136,7 +152,7 @@ class ExAvatar:
             "gaussians": len(model.mesh),
             "levels": self.config.exavatar.levels,
             "body": self.config.body,
-            "face_texture": "none: no FLAME texture was unwrapped, its loss term was left out",
+            "face_texture": texture or "none (avatar.exavatar.face_texture)",
             "regions": "the body's own tables",
             "background": "scene Gaussians" if self.config.exavatar.official else "random plain colours",
             "iterations": len(losses),

@@ -16,6 +16,7 @@ from svad_ray.geometry.rotations import matrices_of_rows, rows_of
 from svad_ray.nets.exavatar.model import Assets, AvatarModel, Posed
 from svad_ray.splat import rasterization
 from svad_ray.stages.avatar.colors import View
+from svad_ray.stages.avatar.face import FacePicture
 from svad_ray.stages.avatar.losses import (
     HUMAN,
     LPIPS,
@@ -25,6 +26,7 @@ from svad_ray.stages.avatar.losses import (
     Distances,
     composite_terms,
     crop_of,
+    face_term,
     on_background,
     plain_background_term,
     scene_terms,
@@ -190,6 +192,7 @@ class Trainer:
         refresh: Steps from one search for the nearest vertices to the next.
         scene: The background's Gaussians: renders are made as the original makes them (five a step, whole frames). None: two a step.
         gentle: Let shape, joints and surface follow slower than colours (ours: with few, large steps they would leave the body they start on).
+        face: The face's texture; None leaves its terms out.
         warm_up: Draw small Gaussians in the first steps, as the original does, whose networks start from random scales.
     """
 
@@ -199,6 +202,7 @@ class Trainer:
     views: Sequence[View]
     lpips: Perceptual | None = None
     scene: Scene | None = None
+    face: FacePicture | None = None
     warm_up: bool = False
     gentle: bool = False
     seed: int = 0
@@ -229,7 +233,7 @@ class Trainer:
         posed = self.model.posed(*self.poses.parts(self.poses.rows.values[frame] if row is None else row), nearest=kept)
         self._nearest = posed.nearest
         make = self._person_terms if self.scene is None else self._official_terms
-        terms = make(posed, self.views[frame], background, rng, warm=warm)
+        terms = make(posed, frame, background, rng, warm=warm)
         if not image_only and step % self.every == 0:
             found = self.regularisers(posed, self.model.networks.joint_offset, warm_up=warm)
             terms |= {name: value * self.every for name, value in found.items()} if self.every > 1 else found
@@ -243,25 +247,29 @@ class Trainer:
         """Go on from ``nearest``."""
         self._nearest = torch.from_numpy(np.array(nearest)).to(self.model.positions.device) if len(nearest) else None
 
-    def _person_terms(self, posed: Posed, view: View, background: torch.Tensor, rng: np.random.Generator, *, warm: bool) -> dict[str, torch.Tensor]:
+    def _person_terms(self, posed: Posed, frame: int, background: torch.Tensor, rng: np.random.Generator, *, warm: bool) -> dict[str, torch.Tensor]:
         """Two renders on one random colour stand for the composites and for the person alone."""
+        view = self.views[frame]
         truth, mask = _picture(view)
         truth = on_background(truth, mask, background)
         images = [draw(_drawn(assets, warm), view, background) for assets in (posed.static, posed.refined)]
         terms: dict[str, torch.Tensor] = {}
-        for name, image in zip(NAMES, images):
+        for name, image, assets in zip(NAMES, images, (posed.static, posed.refined)):
             away = (image - truth).abs().mean()
             terms |= {
                 "rgb_human" + name: away * RGB,
                 "rgb_human_rand_bg" + name: away * HUMAN,
                 "ssim_human" + name: dissimilarity(image, truth) * SSIM,
             }
+            if self.face and (textured := self.face.draw(assets.means, view, frame)) is not None:
+                terms["rgb_face" + name] = face_term(image, truth, textured, crop_of((0, 0, image.shape[3], image.shape[2]), *image.shape[2:]))
         if self.lpips:
             terms |= {"lpips_human" + name: value * LPIPS for name, value in zip(NAMES, self.lpips(torch.cat(images), truth, rng).unbind())}
         return terms if view.weight == 1 else {name: value * view.weight for name, value in terms.items()}
 
-    def _official_terms(self, posed: Posed, view: View, background: torch.Tensor, rng: np.random.Generator, *, warm: bool) -> dict[str, torch.Tensor]:
+    def _official_terms(self, posed: Posed, frame: int, background: torch.Tensor, rng: np.random.Generator, *, warm: bool) -> dict[str, torch.Tensor]:
         """Scene, person and both together, whole frames; the scene does not learn from the composites."""
+        view = self.views[frame]
         if self.scene is None:
             return {}
         truth, mask = _picture(view)
@@ -275,6 +283,8 @@ class Trainer:
             found = composite_terms(composite, truth, crop)
             if self.lpips:
                 found["lpips_human"] = self.lpips(crop.of(composite), crop.of(truth), rng).sum() * LPIPS
+            if self.face and (textured := self.face.draw(assets.means, view, frame)) is not None:
+                found["rgb_face"] = face_term(composite, truth, textured, crop)
             found["rgb_human_rand_bg"] = plain_background_term(draw(person, view, background), truth, mask, background, crop)
             terms |= {key + name: value for key, value in found.items()}
         return terms
