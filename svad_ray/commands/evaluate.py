@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(no_args_is_help=True, help="Measure what we claim: the paper's protocols, ablations and times (docs/evaluate.md).")
 _out = Console()
+_MEASURES_GIB = 2.0  # networks of the measures and the pictures of one subject
 
 Out = Annotated[str, typer.Option(help="Where rows, tables and pictures go; run again after an interruption: it goes on.")]
 Profile = Annotated[str | None, typer.Option(help="embedded (CPU, nothing to bring) or paper.")]
@@ -218,7 +219,7 @@ def ablations(
     checked(settings)
     chosen = work.variants(settings, frames=frames or work.FRAMES, sizes=resolution or work.SIZES)
     seeds = range(first, first + count)
-    with _runner((cluster, address, cpus, gpus)) as run:
+    with _runner((cluster, address, cpus, gpus), _memory_gib(settings)) as run:
         outcome = work.carry_out(absolute(out), settings, choice, run, chosen, people=people, seeds=seeds, size=size, seed=seed)
     show(outcome.page, absolute(out))
     if outcome.failures:
@@ -280,8 +281,8 @@ def _one_of(name: str, value: str, valid: Sequence[str]) -> None:
 
 
 @contextmanager
-def _runner(on: tuple[bool, str | None, float, float]) -> Iterator[Any]:
-    """Measures orders in this process, or as tasks of a cluster."""
+def _runner(on: tuple[bool, str | None, float, float], memory_gib: float) -> Iterator[Any]:
+    """Measures orders in this process, or as tasks of a cluster that get ``memory_gib`` each."""
     from functools import partial
 
     cluster, address, cpus, gpus = on
@@ -295,7 +296,15 @@ def _runner(on: tuple[bool, str | None, float, float]) -> Iterator[Any]:
     from svad_ray.cluster.session import session
 
     with session(address), interruptible():
-        yield partial(measure_orders, num_cpus=cpus, num_gpus=gpus)
+        yield partial(measure_orders, num_cpus=cpus, num_gpus=gpus, memory_gib=memory_gib)
+
+
+def _memory_gib(settings: Settings | None) -> float:
+    """What a subject takes: the largest stage and the measures; without a pipeline the measures alone."""
+    from svad_ray.backends import STAGES
+    from svad_ray.deliver import described
+
+    return _MEASURES_GIB + (max(described(settings, stage).memory_gib for stage in STAGES) if settings else 0.0)
 
 
 def _run(
@@ -316,7 +325,7 @@ def _run(
     others = known(table, published)
     if orders and orders[0].settings:
         checked(orders[0].parsed)
-    with _runner(on) as run:
+    with _runner(on, _memory_gib(orders[0].parsed if orders[0].settings else None)) as run:
         outcome = carry_out(orders, run, title=title, others=others, seed=seed, notes=notes)
     show(outcome.page, orders[0].out)
     if outcome.failures:

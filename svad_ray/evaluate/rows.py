@@ -63,8 +63,8 @@ def summarise(rows: Sequence[Row], figure: str, *, seed: int = 0) -> Summary:
 
 
 def figures_in(rows: Sequence[Row]) -> tuple[str, ...]:
-    """The figures that any row has, in the order of ``FIGURES``."""
-    return tuple(name for name in FIGURES if any(row.get(name) is not None and not math.isnan(row[name]) for row in rows))
+    """The figures that were asked for, in the order of ``FIGURES``; one that no row could give (no face, no mask) is among them."""
+    return tuple(name for name in FIGURES if any(row.get(name) is not None for row in rows))
 
 
 def worst(rows: Sequence[Row], figure: str, count: int) -> list[Row]:

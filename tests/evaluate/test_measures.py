@@ -54,7 +54,7 @@ def pair():
 def test_psnr_and_ssim_equal_torchmetrics(pair):
     functional = pytest.importorskip("torchmetrics.functional.image")
     a, b = (torch.from_numpy(x.transpose(2, 0, 1).copy())[None] for x in pair)
-    assert psnr(*pair) == pytest.approx(float(functional.peak_signal_noise_ratio(a, b, data_range=1.0)), abs=1e-9)
+    assert psnr(*pair) == pytest.approx(float(functional.peak_signal_noise_ratio(a, b, data_range=1.0)), abs=1e-5)  # its logarithm is float32
     assert ssim(*pair) == pytest.approx(float(functional.structural_similarity_index_measure(a, b, data_range=1.0)), abs=1e-9)
 
 
