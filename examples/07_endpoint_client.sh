@@ -6,7 +6,7 @@
 set -euo pipefail
 url=$1 token=$2 photo=$3 out=$4
 call() { curl --silent --show-error --fail-with-body -H "Authorization: Bearer $token" "$@"; }
-value() { python3 -c 'import json, sys; print(json.load(sys.stdin)[sys.argv[1]])' "$1"; }
+value() { python3 -c 'import json, sys; told = json.load(sys.stdin); sys.exit(json.dumps(told)) if "error" in told else print(told[sys.argv[1]])' "$1"; }
 
 id=$(call -F "photo=@$photo" -F consent="the person in the photo agreed" -H "Idempotency-Key: $(uuidgen 2>/dev/null || date +%s%N)" "$url/v1/avatars" | value id)
 call --no-buffer "$url/v1/avatars/$id/events" | sed -n 's/^event: //p' | uniq -c          # ends with done, failed or cancelled

@@ -25,13 +25,12 @@ if getattr(action, "slots", None):  # Blender 4.4 and later
     skeleton.animation_data.action_slot = action.slots[0]
 scene = bpy.context.scene
 first, last = action.frame_range
-scene.frame_set(int(first + (last - first) / 3))
-print(
-    f"{len(person.data.vertices)} vertices, {len(skeleton.data.bones)} bones, {len(bpy.data.actions)} clips; '{action.name}': {last - first:.0f} frames"
-)
+scene.frame_set(int(first + 0.56 * (last - first)))
+clips = ", ".join(a.name for a in bpy.data.actions)
+print(f"{len(person.data.vertices)} vertices, {len(skeleton.data.bones)} bones, clips {clips}; {last - first:.0f} frames of {action.name}")
 
 camera = bpy.data.objects.new("camera", bpy.data.cameras.new("camera"))
-camera.location, camera.rotation_euler = (0.0, -4.0, 0.9), (1.5708, 0.0, 0.0)  # Blender's z is up: the glTF's front is -y here
+camera.location, camera.rotation_euler = (-1.9, -2.3, 0.95), (1.5708, 0.0, -0.69)  # z is up in Blender, and the front of the glTF is -y
 scene.collection.objects.link(camera)
 scene.camera, scene.render.engine, scene.cycles.samples = camera, "CYCLES", 4
 scene.render.resolution_x = scene.render.resolution_y = 256

@@ -14,6 +14,7 @@ from PIL import Image
 
 import svad_ray
 from svad_ray.errors import SvadError
+from svad_ray.provenance import check, identity
 
 ROOT = Path(svad_ray.__file__).parent.parent
 SMALL = ["--frames", "12", "--size", "192", "--gaussians", "3000", "--iterations", "8", "--set", "restore.budget_s=0", "--set", "shard=4"]
@@ -71,6 +72,9 @@ def test_everything_is_delivered(undisturbed):
     assert head["tensors"]["means"]["shape"] == [3000, 3]
     assert (undisturbed / "report.html").stat().st_size > 50_000 and (undisturbed / "turntable.mp4").stat().st_size > 5_000
     assert sum(f.stat().st_size for f in (undisturbed / "avatar").iterdir()) < 20e6
+    for name in ("avatar", "avatar.ply", "turntable.mp4", "report.html"):
+        signed = check(undisturbed / name, identity().root)
+        assert signed.good and signed.record["avatar"]["consent"] == "they agreed", name
 
 
 def committed(out: Path) -> int:

@@ -59,7 +59,12 @@ def _print_found(found: list[Found], laid: list[Laid], below: Path) -> None:
         )
         planned = one.reason or where or ", ".join(place for _, place in one.targets[:2])
         row = (one.what or "unknown", ("yes" if one.commercial else "no") if one.what else "", one.licence, planned, str(one.path.relative_to(base)))
-        table.add_row(*(escape(cell) for cell in row))
+        table.add_row(*(escape(_printable(cell)) for cell in row))
     _out.print(table)
     unknown = sum(not one.what for one in found)
     _out.print(f"{len(found) - unknown} known, {unknown} unknown")
+
+
+def _printable(text: str) -> str:
+    """A file's name need not be text: what is none shows as a question mark."""
+    return text.encode("utf-8", "replace").decode()

@@ -70,7 +70,7 @@ def read_objects(path: Path, *, beside: bool = False) -> Any:
         with torch.serialization.safe_globals(allowed):
             return torch.load(path, map_location="meta" if _headers.get() else "cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except (RuntimeError, EOFError, OSError, ValueError, pickle.UnpicklingError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        reason = str(error).splitlines()[0].split(". ")[0] if str(error) else type(error).__name__  # torch goes on to advise running what is in it
         raise InputError(
             f"{path} cannot be read ({path.stat().st_size} bytes): {reason}",
             expected="a file of named tensors, complete",

@@ -220,3 +220,26 @@ def test_the_command(exavatar, tmp_path):
     assert run(tmp_path / "empty", "--to", tmp_path / "root2").exit_code == 1
     with pytest.raises(InputError, match="there is no"):
         find(tmp_path / "nowhere")
+
+
+def test_trees_that_cannot_be_walked(tmp_path, monkeypatch):
+    tree = tmp_path / "tree"
+    (tree / "locked").mkdir(parents=True)
+    (tree / "round").symlink_to(tree)
+    (tree / "dangling.pth").symlink_to("nowhere")
+    os.mkfifo(tree / "pipe.pth")
+    (tree / os.fsdecode(b"a\xff.pth")).write_bytes(b"x")
+    torch.save({"some.weight": torch.zeros(3)}, tree / "stranger.pth")
+    told = CliRunner().invoke(app, ["models", "import", str(tree), "--to", str(tmp_path / "root")], env={"COLUMNS": "300"})
+    assert told.exit_code == 1 and "0 known, 2 unknown" in told.output and "some.weight" in told.output
+    assert "weights_only" not in told.output and not (tmp_path / "root").exists()
+    real = os.scandir
+
+    def refused(path):
+        if str(path).endswith("locked"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return real(path)
+
+    monkeypatch.setattr(os, "scandir", refused)
+    with pytest.raises(InputError, match=r"locked cannot be listed: Permission denied"):
+        find(tree)
