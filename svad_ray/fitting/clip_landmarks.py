@@ -15,7 +15,7 @@ import torch
 from svad_ray.body.lbs import rotation_matrices
 from svad_ray.body.names import JOINT_INDEX
 from svad_ray.fitting.keypoints import METRE, KeypointTargets, initial_state
-from svad_ray.fitting.landmarks import BONES, LandmarkModel
+from svad_ray.fitting.landmarks import BONES, LEG_BONES, LandmarkModel
 from svad_ray.fitting.newton import Directions, Estimate, Prior, Rig, Views, solve
 from svad_ray.fitting.priors import pose_weights
 from svad_ray.fitting.state import BODY_JOINTS, JOINTS, FitState, relaxed_pose
@@ -23,7 +23,7 @@ from svad_ray.geometry.rotations import axis_angle_of
 
 SHAPES = 10  # that landmarks can tell
 NOISE = 0.01  # of landmarks in the picture, of the person's size there: two pixels of 200
-BONE_NOISE = 0.25  # of a bone's direction in space: a quarter of a radian
+BONE_NOISE = 0.1  # of a bone's direction in space, radians
 REACH = 4.0  # deviations beyond which a landmark counts little
 LEVER = 50.0  # centimetres that hang on a joint: how a turn's acceleration compares with a place's
 KNEE = 0.5  # per squared radian of a bent knee, which is likely in a clip where it is not in a photo
@@ -117,19 +117,30 @@ def told_directions(targets: KeypointTargets, *, upright: bool) -> Directions:
     """Where limbs, feet, axes and trunk point in space.
 
     Args:
-        upright: Without the lean that the network gives everybody who stands: over all frames of standing people, the middle of the shoulders is
-            above that of the ankles, in depth.
+        upright: Without the lean that the network gives the legs and the trunks of everybody who stands: over all frames of standing people, hips are
+            above ankles and shoulders above hips, in depth.
     """
     start, end = (targets.world[:, [bone[side] for bone in TORSO]] for side in (0, 1))
-    trunk = torch.nn.functional.normalize(end - start, dim=-1)
-    bones = torch.cat([targets.bones, trunk], 1)
+    bones = torch.cat([targets.bones, torch.nn.functional.normalize(end - start, dim=-1)], 1)
     weight = targets.bone_weights[:, _AXES].amin(1, keepdim=True)
     stands = targets.standing > 0
     if upright and stands.any():
-        up = (targets.world[:, [11, 12]].mean(1) - targets.world[:, [27, 28]].mean(1))[stands]
-        lean = torch.atan2(up[:, 2], up[:, 1]).median()
-        bones = bones @ rotation_matrices(torch.stack([-lean, lean * 0, lean * 0])).T
+        ankles, hips, shoulders = (targets.world[stands][:, [k, k + 1]].mean(1) for k in (27, 23, 11))
+        bones = torch.where(_lower(bones.shape[1]), bones @ _righted(hips - ankles).T, bones @ _righted(shoulders - hips).T)
     return Directions(bones, torch.cat([targets.bone_weights, weight, weight], 1), BONE_NOISE, REACH)
+
+
+def _lower(count: int) -> torch.Tensor:
+    """(count, 1) bool: the bones of the legs."""
+    out = torch.zeros(count, 1, dtype=torch.bool)
+    out[LEG_BONES] = True
+    return out
+
+
+def _righted(up: torch.Tensor) -> torch.Tensor:
+    """(3, 3) the turn about the picture's horizontal that takes the median lean in depth from (T, 3) directions."""
+    lean = torch.atan2(up[:, 2], up[:, 1]).median()
+    return rotation_matrices(torch.stack([-lean, lean * 0, lean * 0]))
 
 
 def _estimate(model: LandmarkModel, state: FitState, *, shapes: int) -> Estimate:
