@@ -117,16 +117,16 @@ def told_directions(targets: KeypointTargets, *, upright: bool) -> Directions:
     """Where limbs, feet, axes and trunk point in space.
 
     Args:
-        upright: Without the lean that the network gives the legs and the trunks of everybody who stands: over all frames of standing people, hips are
-            above ankles and shoulders above hips, in depth.
+        upright: Without the lean that the network gives the legs and the trunks of everybody: in frames of people who stand or walk, hips are above
+            ankles and shoulders above hips, in depth.
     """
     start, end = (targets.world[:, [bone[side] for bone in TORSO]] for side in (0, 1))
     bones = torch.cat([targets.bones, torch.nn.functional.normalize(end - start, dim=-1)], 1)
     weight = targets.bone_weights[:, _AXES].amin(1, keepdim=True)
-    stands = targets.standing > 0
-    if upright and stands.any():
-        ankles, hips, shoulders = (targets.world[stands][:, [k, k + 1]].mean(1) for k in (27, 23, 11))
-        bones = torch.where(_lower(bones.shape[1]), bones @ _righted(hips - ankles).T, bones @ _righted(shoulders - hips).T)
+    if upright:
+        ankles, hips, shoulders = (targets.world[:, [k, k + 1]].mean(1) for k in (27, 23, 11))
+        legs, trunk = (bones @ _righted(up, targets.standing).transpose(1, 2) for up in (hips - ankles, shoulders - hips))
+        bones = torch.where(_lower(bones.shape[1]), legs, trunk)
     return Directions(bones, torch.cat([targets.bone_weights, weight, weight], 1), BONE_NOISE, REACH)
 
 
@@ -137,10 +137,10 @@ def _lower(count: int) -> torch.Tensor:
     return out
 
 
-def _righted(up: torch.Tensor) -> torch.Tensor:
-    """(3, 3) the turn about the picture's horizontal that takes the median lean in depth from (T, 3) directions."""
-    lean = torch.atan2(up[:, 2], up[:, 1]).median()
-    return rotation_matrices(torch.stack([-lean, lean * 0, lean * 0]))
+def _righted(up: torch.Tensor, stands: torch.Tensor) -> torch.Tensor:
+    """(T, 3, 3) the turns about the picture's horizontal that take the lean in depth from (T, 3) directions; none where (T,) ``stands`` is zero."""
+    lean = torch.atan2(up[:, 2], up[:, 1]) * stands
+    return rotation_matrices(torch.stack([-lean, lean * 0, lean * 0], 1))
 
 
 def _estimate(model: LandmarkModel, state: FitState, *, shapes: int) -> Estimate:
