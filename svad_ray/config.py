@@ -209,7 +209,7 @@ class FitConfig(StageConfig):
     exact: bool = False
     iterations: int = Field(default=20, ge=1)
     initial_weight: float = Field(default=50_000.0, ge=0)
-    smooth_weight: float = Field(default=0.05, ge=0)
+    smooth_weight: float = Field(default=0.5, ge=0)
     max_residual: float = Field(default=0.10, gt=0)
 
 
