@@ -181,10 +181,10 @@ class FitConfig(StageConfig):
     """The body fitted to all frames at once.
 
     Attributes:
-        iterations: Optimiser steps.
+        iterations: Gauss-Newton steps of the embedded fit, at most; it stops where nothing is gained.
         initial_weight: Per squared radian of deviation from the motion that drove the clip. The embedded generator draws
             that motion exactly, so it weighs like a deviation of a quarter of a degree; a diffusion model needs less.
-        smooth_weight: Per squared centimetre of joint acceleration between frames.
+        smooth_weight: Per squared centimetre of acceleration between frames, of the pelvis and of half a metre that hangs on a joint.
         max_residual: Median landmark residual, in shares of the person's size, above which the result is refused.
         weights: Of the paper's fit: folder of FLAME's files and of the tables that tie it to SMPL-X, under their original names. ``body`` is fitted.
         flame: Use FLAME where its files are, always, or never; without it face offsets and FLAME's terms drop out.
@@ -207,9 +207,9 @@ class FitConfig(StageConfig):
     share: float = Field(default=0.0, ge=0, le=1)
     temporal_weight: float = Field(default=0.0, ge=0)
     exact: bool = False
-    iterations: int = Field(default=60, ge=1)
+    iterations: int = Field(default=20, ge=1)
     initial_weight: float = Field(default=50_000.0, ge=0)
-    smooth_weight: float = Field(default=0.05, ge=0)
+    smooth_weight: float = Field(default=0.5, ge=0)
     max_residual: float = Field(default=0.10, gt=0)
 
 

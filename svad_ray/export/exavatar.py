@@ -54,7 +54,7 @@ def _clip_of(subject: FinishedSubject) -> Clip:
 
 
 def write_subject(clip: Clip, folder: str | Path, *, body: Body, padded: bool = False) -> Path:
-    """Write everything that their training of an avatar reads, except the unwrapped face texture; appears whole or not at all.
+    """Write everything that their training of an avatar reads; of the face's texture one that is on FLAME's map; appears whole or not at all.
 
     Cameras keep their intrinsics; the world is the first camera's. Points are the fitted body's, 1 where they are seen. The clothed surface's
     offset is ours alone and is left out. Of the background the colours are the frames', and the depth is a plane behind the person.
@@ -103,6 +103,9 @@ def _write_clip(clip: Clip, folder: Path, body: Body, padded: bool) -> None:
         _write_json(folder / OPTIMIZED / SMOOTHED / f"{name}.json", poses[i])
     for name, value in shared_values(clip.track, body).items():
         _write_json(folder / OPTIMIZED / f"{name}.json", value)
+    if clip.track.face is not None and clip.track.face.source == "flame":  # their map; a body's own would be read wrongly
+        _write_png(folder / OPTIMIZED / "face_texture.png", clip.track.face.image[..., ::-1])
+        _write_png(folder / OPTIMIZED / "face_texture_mask.png", np.where(clip.track.face.mask, 255, 0).astype(np.uint8))
     _write_lists(folder, [f"{name}.png" if padded else name for name in names])
     np.savetxt(folder / "bkg_point_cloud.txt", background_points(clip, body), fmt="%.5f")
 

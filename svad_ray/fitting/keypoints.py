@@ -145,12 +145,15 @@ class KeypointLoss:
         return loss
 
 
-def initial_state(model: LandmarkModel, targets: KeypointTargets, betas: torch.Tensor, camera: FitState) -> FitState:
-    """Start from the relaxed pose: yaw from the hip and shoulder axes, depth from the size in the picture, frame by frame."""
+def initial_state(
+    model: LandmarkModel, targets: KeypointTargets, betas: torch.Tensor, camera: FitState, *, pose: torch.Tensor | None = None
+) -> FitState:
+    """Depth from the size in the picture, frame by frame, of (T, 55, 3) poses; None = the relaxed pose, turned as the axes of hips and shoulders."""
     frames = len(targets.xy)
-    axis = targets.bones[:, 10] + targets.bones[:, 11]
-    pose = relaxed_pose()[None].repeat(frames, 1, 1)
-    pose[:, 0, 1] = torch.atan2(-axis[:, 2], axis[:, 0])
+    if pose is None:
+        axis = targets.bones[:, 10] + targets.bones[:, 11]
+        pose = relaxed_pose()[None].repeat(frames, 1, 1)
+        pose[:, 0, 1] = torch.atan2(-axis[:, 2], axis[:, 0])
     posed = pose_body(model.body, model.rest_joints(betas), pose, torch.zeros(frames, 3))
     points = model.positions(betas, posed.joints, posed.skin)
     transl = [_place(points[t], targets, t, model, camera) for t in range(frames)]

@@ -32,6 +32,7 @@ class Rig:
         parents: 55 numbers, -1 for the root. joints: (t, 55, 3) at rest, metres, of the mean shape. joint_shapedirs: (55, 3, S).
         points: (t, N, 3) at rest, of the mean shape. shapedirs: (N, 3, S). weights: (N, 55), rows sum to 1.
         posedirs: (486, N * 3) pose correctives, or None; they are felt, and taken as constant within a step.
+        bones: (B, 2) numbers of points between which directions are told; see ``Directions``.
     """
 
     parents: tuple[int, ...]
@@ -41,6 +42,7 @@ class Rig:
     shapedirs: torch.Tensor
     weights: torch.Tensor
     posedirs: torch.Tensor | None = None
+    bones: torch.Tensor | None = None
 
     def above(self) -> torch.Tensor:
         """(55, 55): 1 where the joint of the row is the joint of the column or above it."""
@@ -72,8 +74,9 @@ class Prior:
     """What is likely without looking. All weights are inverse variances.
 
     Attributes:
-        centre: (T, 55, 3, 3) rotations. hold: (55,) per squared radian of deviation from them. moved: Joints that are unknown.
+        centre: (T, 55, 3, 3) rotations. hold: (55,) or (55, 3) per squared radian of deviation from them. moved: Joints that are unknown.
         still: (55,) per squared radian of acceleration from frame to frame. root_still: The same per squared metre. shape: Per squared beta.
+        place: (T, 3) likely places of the pelvis, with ``root_hold`` per squared metre of distance from them; None = anywhere.
     """
 
     centre: torch.Tensor
@@ -82,6 +85,8 @@ class Prior:
     root_still: float
     shape: float
     moved: list[int]
+    place: torch.Tensor | None = None
+    root_hold: float = 0.0
 
 
 class Seen(NamedTuple):
@@ -147,18 +152,56 @@ class Views:
         return torch.where(self.weight[..., None] > 0, (flat - self.xy) / self.noise, 0.0)
 
 
+@dataclass(frozen=True)
+class Directions:
+    """Where the bones of a rig point, as something that sees depth tells; robust like ``Views``.
+
+    Attributes:
+        unit: (T, B, 3) directions in the world. weight: (T, B), 0 = not told. noise: Standard deviation of a unit vector. reach: As of ``Views``.
+    """
+
+    unit: torch.Tensor
+    weight: torch.Tensor
+    noise: float
+    reach: float = 3.0
+
+    def cost(self, vectors: torch.Tensor) -> torch.Tensor:
+        """Negative log-likelihood of (T, B, 3) bones, twice."""
+        far = self._apart(vectors).pow(2).sum(-1)
+        return (self.weight * self.reach**2 * torch.log1p(far / self.reach**2)).sum()
+
+    def __call__(self, vectors: torch.Tensor) -> Seen:
+        residual, length = self._apart(vectors), vectors.norm(dim=-1, keepdim=True).clamp_min(_TINY)
+        unit = vectors / length
+        by_bone = (torch.eye(3) - unit[..., :, None] * unit[..., None, :]) / length[..., None] / self.noise
+        return Seen(residual, self.weight / (1 + residual.pow(2).sum(-1) / self.reach**2), by_bone)
+
+    def _apart(self, vectors: torch.Tensor) -> torch.Tensor:
+        unit = vectors / vectors.norm(dim=-1, keepdim=True).clamp_min(_TINY)
+        return torch.where(self.weight[..., None] > 0, (unit - self.unit) / self.noise, 0.0)
+
+
 @torch.no_grad()
 def solve(
-    rig: Rig, views: Views, start: Estimate, prior: Prior, *, steps: int = 15, progress: Callable[[float], None] = lambda _: None
+    rig: Rig,
+    views: Views,
+    start: Estimate,
+    prior: Prior,
+    *,
+    directions: Directions | None = None,
+    steps: int = 15,
+    progress: Callable[[float], None] = lambda _: None,
 ) -> tuple[Estimate, list[float]]:
-    """The estimate that explains the views best, and the cost before each step and at the end, which never rises."""
-    found, costs, damping = start, [_cost(rig, views, start, prior)], _DAMPING[0]
+    """The estimate that explains the views best, and the directions of the rig's bones where they are told; and the cost before each step and at
+    the end, which never rises."""
+    sights: Sights = (views, directions)
+    found, costs, damping = start, [_cost(rig, sights, start, prior)], _DAMPING[0]
     for i in range(steps):
-        system = _linear(rig, views, found, prior)
+        system = _linear(rig, sights, found, prior)
         while damping < _DAMPING[2]:
             step = system.damped(damping).solution()
             tried = found.moved(prior.moved, step)
-            cost = _cost(rig, views, tried, prior)
+            cost = _cost(rig, sights, tried, prior)
             if cost < costs[-1]:
                 break
             damping *= 8
@@ -170,6 +213,9 @@ def solve(
         if costs[-2] - cost < _CONVERGED * costs[-2]:
             break
     return found, costs
+
+
+Sights = tuple[Views, Directions | None]
 
 
 class _Posed(NamedTuple):
@@ -224,14 +270,27 @@ def _stillness(prior: Prior) -> torch.Tensor:
 
 def _hold(prior: Prior) -> torch.Tensor:
     """(P - 3,)"""
-    return prior.hold[prior.moved].repeat_interleave(3)
+    hold = prior.hold if prior.hold.dim() == 2 else prior.hold[:, None].expand(-1, 3)
+    return hold[prior.moved].flatten()
 
 
-def _cost(rig: Rig, views: Views, at: Estimate, prior: Prior) -> float:
-    total = views.cost(_points(rig, at)) + (_held(at, prior).pow(2) * _hold(prior)).sum() + prior.shape * at.betas.pow(2).sum()
+def _cost(rig: Rig, sights: Sights, at: Estimate, prior: Prior) -> float:
+    (views, directions), points = sights, _points(rig, at)
+    total = views.cost(points) + (_held(at, prior).pow(2) * _hold(prior)).sum() + prior.shape * at.betas.pow(2).sum()
+    if directions is not None:
+        total = total + directions.cost(_between(points, rig))
+    if prior.place is not None:
+        total = total + prior.root_hold * (at.root - prior.place).pow(2).sum()
     if len(at.root) > 2:
         total = total + (_acceleration(at, prior).pow(2) * _stillness(prior)).sum()
     return float(total)
+
+
+def _between(points: torch.Tensor, rig: Rig) -> torch.Tensor:
+    """(T, B, ...) of (T, N, ...): from the first to the second point of each bone."""
+    if rig.bones is None:
+        raise ValueError("a rig without bones")
+    return points[:, rig.bones[:, 1]] - points[:, rig.bones[:, 0]]
 
 
 def _second_differences(frames: torch.Tensor) -> torch.Tensor:
@@ -249,40 +308,59 @@ def _spread(out: torch.Tensor, acceleration: torch.Tensor) -> None:
     out[:-2] += acceleration
 
 
-def _linear(rig: Rig, views: Views, at: Estimate, prior: Prior) -> _System:
+def _linear(rig: Rig, sights: Sights, at: Estimate, prior: Prior) -> _System:
     """The normal equations at an estimate."""
-    posed = _pose(rig, at)
-    shares = posed.shares(rig.weights)
-    seen = views(shares.sum(2))
-    by_frame = _by_turns(rig, posed, shares, seen, prior.moved)
-    by_shape = _by_shape(rig, posed, seen)
-    weight = seen.weight[..., None].expand_as(seen.residual).flatten(1)
-    weighted, residual = by_frame * weight[..., None], seen.residual.flatten(1)
+    (views, directions), posed = sights, _pose(rig, at)
+    shares, by_shape = posed.shares(rig.weights), _by_shape(rig, posed)
+    parts = [_Part(views(shares.sum(2)), shares, rig.weights, by_shape)]
+    if directions is not None and rig.bones is not None:
+        between = _between(shares, rig)
+        weights = rig.weights[rig.bones[:, 1]] - rig.weights[rig.bones[:, 0]]
+        parts.append(_Part(directions(between.sum(2)), between, weights, _between(by_shape, rig)))
+    by_frame = torch.cat([_by_turns(rig, posed, part, prior.moved) for part in parts], 1)
+    shape_of = torch.cat([(part.seen.by_point @ part.by_shape).flatten(1, 2) for part in parts], 1)
+    weight = torch.cat([part.seen.weight[..., None].expand_as(part.seen.residual).flatten(1) for part in parts], 1)
+    residual = torch.cat([part.seen.residual.flatten(1) for part in parts], 1)
+    weighted = by_frame * weight[..., None]
     gradient = (weighted.transpose(1, 2) @ residual[..., None])[..., 0]
     block = weighted.transpose(1, 2) @ by_frame
     hold, turns = _hold(prior), len(prior.moved) * 3
     gradient[:, :turns] += _held(at, prior) * hold
-    block.diagonal(dim1=1, dim2=2)[:, :turns] += hold
+    diagonal = block.diagonal(dim1=1, dim2=2)
+    diagonal[:, :turns] += hold
+    if prior.place is not None:
+        gradient[:, turns:] += prior.root_hold * (at.root - prior.place)
+        diagonal[:, turns:] += prior.root_hold
     still = _stillness(prior)
     if len(at.root) > 2:
         _spread(gradient, _acceleration(at, prior) * still)
-    of_shape = torch.einsum("tms,tm,tmr->sr", by_shape, weight, by_shape) + prior.shape * torch.eye(len(at.betas))
-    shape_gradient = torch.einsum("tms,tm->s", by_shape, weight * residual) + prior.shape * at.betas
-    return _System(block, weighted.transpose(1, 2) @ by_shape, of_shape, still, Step(gradient, shape_gradient))
+    of_shape = torch.einsum("tms,tm,tmr->sr", shape_of, weight, shape_of) + prior.shape * torch.eye(len(at.betas))
+    shape_gradient = torch.einsum("tms,tm->s", shape_of, weight * residual) + prior.shape * at.betas
+    return _System(block, weighted.transpose(1, 2) @ shape_of, of_shape, still, Step(gradient, shape_gradient))
 
 
-def _by_turns(rig: Rig, posed: _Posed, shares: torch.Tensor, seen: Seen, moved: list[int]) -> torch.Tensor:
+class _Part(NamedTuple):
+    """What is seen of M points or bones; what each joint puts into them (T, M, 55, 3); their weights (M, 55); their derivatives (T, M, 3, S)."""
+
+    seen: Seen
+    shares: torch.Tensor
+    weights: torch.Tensor
+    by_shape: torch.Tensor
+
+
+def _by_turns(rig: Rig, posed: _Posed, part: _Part, moved: list[int]) -> torch.Tensor:
     """(T, M k, P) derivatives of residuals by turns of the moved joints, each in its own axes, and by the place of the pelvis."""
     above = rig.above()[moved]
-    arms = torch.einsum("jk,tnki->tnji", above, shares) - (rig.weights @ above.T)[:, :, None] * posed.joints[:, None, moved]
-    by_point = seen.by_point
+    arms = torch.einsum("jk,tnki->tnji", above, part.shares) - (part.weights @ above.T)[:, :, None] * posed.joints[:, None, moved]
+    by_point = part.seen.by_point
     pull = torch.linalg.cross(arms[:, :, None], by_point[:, :, :, None].expand(-1, -1, -1, len(moved), -1))
     own = torch.einsum("tnajc,tjcd->tnajd", pull, posed.world[:, moved]).flatten(3)
-    return torch.cat([own, by_point], 3).flatten(1, 2)
+    by_place = by_point * part.weights.sum(1)[:, None, None]  # a bone does not feel where the body stands
+    return torch.cat([own, by_place], 3).flatten(1, 2)
 
 
-def _by_shape(rig: Rig, posed: _Posed, seen: Seen) -> torch.Tensor:
-    """(T, M k, S): posed points are linear in the shape."""
+def _by_shape(rig: Rig, posed: _Posed) -> torch.Tensor:
+    """(T, N, 3, S): posed points are linear in the shape."""
     dirs = rig.joint_shapedirs - rig.joint_shapedirs[:1]
     bones = dirs - torch.cat([torch.zeros_like(dirs[:1]), dirs[list(rig.parents[1:])]])
     joints: list[torch.Tensor] = []
@@ -290,8 +368,7 @@ def _by_shape(rig: Rig, posed: _Posed, seen: Seen) -> torch.Tensor:
         joints.append(torch.zeros(len(posed.world), 3, dirs.shape[-1]) if parent < 0 else joints[parent] + posed.world[:, parent] @ bones[joint])
     shift = torch.stack(joints, 1) - posed.world @ dirs
     blended = torch.einsum("nk,tkij->tnij", rig.weights, posed.world)
-    points = blended @ (rig.shapedirs - rig.joint_shapedirs[0]) + torch.einsum("nk,tkis->tnis", rig.weights, shift)
-    return (seen.by_point @ points).flatten(1, 2)
+    return blended @ (rig.shapedirs - rig.joint_shapedirs[0]) + torch.einsum("nk,tkis->tnis", rig.weights, shift)
 
 
 @dataclass(frozen=True)

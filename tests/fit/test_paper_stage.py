@@ -128,3 +128,62 @@ def test_what_cannot_be_used_is_said(body, truth, tmp_path):
         stage(body, share=0.01).fit_track(truth, shuffled, scores)
     with pytest.raises(WeightsMissing, match="head model"):
         PaperFit(FitConfig(backend="smplx-exavatar", flame="require", weights=str(tmp_path)))._bodies(body, tmp_path)
+
+
+def test_files_of_other_bodies_are_refused(body, golden_avatar):
+    """The open body has another count of vertices than the tables that tie SMPL-X to FLAME."""
+    from svad_ray.body.flame import flame_from_arrays
+    from svad_ray.fitting.paper.companions import Companions
+
+    flame = flame_from_arrays(dict(np.load(golden_avatar / "body_flame.npz")))
+    with np.load(golden_avatar / "body_companions.npz") as more:
+        tables = Companions(more["face_vertex_idx"], more["flip_closest_faces"], more["flip_bc"], (0, 1))
+    with pytest.raises(InputError, match="640 rows"):
+        tables.checked(body, flame)
+    with pytest.raises(InputError, match="names 100 vertices"):
+        replace(tables, head=tables.head[:100]).checked(body, flame)
+
+
+def test_faces_are_unwrapped_where_flame_has_its_map(golden_avatar):
+    """A fitted FLAME in front of a camera, painted by where it is: the stage's texture has the colours of the frame, and black elsewhere."""
+    import json
+
+    from svad_ray.body.flame import flame_from_arrays, with_flame_expressions
+    from svad_ray.body.load import body_from_arrays, read_npz
+    from svad_ray.fitting.paper.companions import Companions
+    from svad_ray.fitting.paper.losses import Losses
+    from svad_ray.fitting.textured_face import FaceLayout
+    from svad_ray.geometry.raster import project
+    from svad_ray.stages.fit.paper import Found
+
+    more = np.load(golden_avatar / "body_companions.npz")
+    small = body_from_arrays(read_npz(golden_avatar / "body_smplx.npz"), vertex_ids=json.loads(str(more["vertex_ids_json"])))
+    flame = flame_from_arrays(dict(np.load(golden_avatar / "body_flame.npz")), {key: more[key] for key in more.files if "lmk" in key})
+    ears = (int(more["lear_flame"]), int(more["rear_flame"]))
+    tables = Companions(more["face_vertex_idx"], more["flip_closest_faces"], more["flip_bc"], ears).checked(small, flame)
+    bodies = FitBodies(with_flame_expressions(small, flame, tables.head), flame, tables)
+    uv = (more["flame_vt"] * [1, -1] + [0, 1]).astype(np.float32)
+    layout = FaceLayout(tables.head, flame.faces, uv, more["flame_ft"], more["flame2019_expr_moving"], flame.neck_vertices, "flame")
+    made = PaperFit(FitConfig(backend="smplx-exavatar"))
+    made.bodies = bodies
+    turn = load_motion("turn").frames(np.array([0, 1]))
+    track = retarget(turn, person=replace(turn.frames(slice(0, 1)), betas=np.zeros(100, np.float32), body_id=small.id), body=small, size=256)
+    state, start = begin(bodies, track, keep_shape=True)
+    vertices = bodies.pose_flame(state)[0].numpy()
+    flat = project(vertices[0], track.Ks[0])
+    frames = np.zeros((2, 256, 256, 3), np.uint8)
+    low, high = flat.min(0), flat.max(0)
+    ramp = np.clip((np.mgrid[0:256, 0:256][::-1].transpose(1, 2, 0) + 0.5 - low) / (high - low), 0, 1)
+    frames[..., :2], frames[..., 2] = 255 * ramp, 128
+    points = np.broadcast_to((low + high) / 2, (2, 133, 2)) + np.random.default_rng(0).normal(0, 9, (2, 133, 2))
+    scores = np.ones((2, 133))
+    cameras = np.stack([track.Ks[:, 0, 0], track.Ks[:, 1, 1], track.Ks[:, 0, 2], track.Ks[:, 1, 2]], 1)
+    targets, square = make_targets(points, scores, cameras, np.ones(2, bool))
+    found = Found(Losses(bodies), state, start, targets, square, np.zeros(2))
+    face = made._face(layout, frames, found, track, points, scores)
+    assert face.source == "flame" and face.mask.any() and not face.image[~face.mask].any()
+    assert np.abs(face.image[face.mask][:, 2].astype(int) - 128).max() <= 2
+    spread = face.image[face.mask][:, :2].std(0)
+    assert (spread > 20).all(), spread  # the picture's ramps lie on it
+    scores[:, 23:91] = 0
+    assert made._face(layout, frames, found, track, points, scores) is None

@@ -55,11 +55,11 @@ def test_derivatives_are_those_of_finite_differences(rig):
     """Of the cost, by turns of single joints, places and shapes; without accelerations, whose derivatives are taken for small turns."""
     at = somebody()
     views, prior = views_of(rig, somebody(), reach=1e6), prior_of(at)
-    system = newton._linear(rig, views, at, prior)
+    system = newton._linear(rig, (views, None), at, prior)
     size, h = len(MOVED) * 3 + 3, 1e-6
 
     def cost(frames, betas):
-        return newton._cost(rig, views, at.moved(MOVED, Step(frames, betas)), prior)
+        return newton._cost(rig, (views, None), at.moved(MOVED, Step(frames, betas)), prior)
 
     for frame, unknown in ((0, 0), (1, 7), (2, 33), (3, 61), (4, size - 1), (2, size - 3)):
         step = torch.zeros(FRAMES, size)
@@ -78,7 +78,7 @@ def test_conjugate_gradients_solve_the_equations(rig, monkeypatch):
     monkeypatch.setattr(newton, "_CG_LEFT", 1e-20)
     monkeypatch.setattr(newton, "_CG_STEPS", 2000)
     at = somebody()
-    system = newton._linear(rig, views_of(rig, somebody()), at, prior_of(at, still=50.0)).damped(0.1)
+    system = newton._linear(rig, (views_of(rig, somebody()), None), at, prior_of(at, still=50.0)).damped(0.1)
     size = system.block.shape[1]
     count = FRAMES * size + SHAPES
     columns = []

@@ -13,7 +13,8 @@ from svad_ray.body import load_body
 from svad_ray.body.model import Body
 from svad_ray.config import FitConfig
 from svad_ray.errors import QualityRejected
-from svad_ray.fitting.keypoints import KeypointLoss, KeypointTargets, KeypointWeights, fit_keypoints, initial_state
+from svad_ray.fitting.clip_landmarks import LEG_DEPTH, ClipPrior, follow, track
+from svad_ray.fitting.keypoints import KeypointTargets
 from svad_ray.fitting.landmarks import LandmarkModel
 from svad_ray.fitting.paper.tracks import smoothed
 from svad_ray.fitting.state import FitState, photo_camera, pose_body, project_points, state_of
@@ -29,7 +30,7 @@ class BodyFit:
     backend = Backend(
         name="body-fit",
         stage="fit",
-        summary="Landmarks of every frame, all frames in one optimisation, smoothed over time",
+        summary="Landmarks of every frame, all frames in one Gauss-Newton, smoothed over time",
         code_licence="Apache-2.0",
         weights_licence="MediaPipe Apache-2.0; open body built from CC0 data",
         commercial=True,
@@ -37,7 +38,7 @@ class BodyFit:
         models=("mediapipe", "makehuman"),
         memory_gib=1.0,
     )
-    version = 1
+    version = 2  # 2: Gauss-Newton, the paper's fit's own
 
     def __init__(self, config: FitConfig | None = None) -> None:
         self.config = config or FitConfig()
@@ -60,13 +61,14 @@ class BodyFit:
         start = state_of(clip.track)
         seen = self.perceive.track(clip.frames, rois=self._rois(start))
         progress(0.5)
-        weights = KeypointWeights(balance=0, ground=0, prior=0, leg_depth=1.0, initial=self.config.initial_weight, smooth=self.config.smooth_weight)
-        state, targets = self._fit(seen, start, weights, fixed_shape=True, rates=(0.0, 0.003, 0.001), root_first=False, progress=progress)
+        targets = KeypointTargets(self.model, seen, leg_depth=1.0)
+        prior = ClipPrior(still=self.config.smooth_weight, hold=self.config.initial_weight)
+        state = follow(self.model, targets, start, prior, steps=self.config.iterations, progress=lambda done: progress(0.5 + 0.5 * done))
         residual = self._residual(state, targets)
         self._gate(residual, targets)
-        track = smoothed(state.to_track(self.body, fps=clip.track.fps, vertex_offset=clip.track.vertex_offset))
+        found = smoothed(state.to_track(self.body, fps=clip.track.fps, vertex_offset=clip.track.vertex_offset))
         keep = {name: getattr(clip.track, name) for name in ("expression", "face_offset", "joint_offset", "locator_offset")}
-        return replace(track, residual_px=residual, **keep)
+        return replace(found, residual_px=residual, **keep)
 
     def track_video(
         self, frames: np.ndarray, *, fps: float, focal_factor: float = 1.4, progress: Callable[[float], None] = lambda _: None
@@ -92,21 +94,10 @@ class BodyFit:
             viewmats.repeat(count, 1, 1),
             (height, width),
         )
-        weights = KeypointWeights(smooth=self.config.smooth_weight)
-        targets = KeypointTargets(self.model, spread_gaps(seen, found), leg_depth=weights.leg_depth)
-        start = _unwrapped(initial_state(self.model, targets, camera.betas, camera))
-        state, targets = self._fit(
-            spread_gaps(seen, found), start, weights, fixed_shape=False, rates=(0.03, 0.03, 0.02), root_first=True, progress=progress
-        )
+        targets = KeypointTargets(self.model, spread_gaps(seen, found), leg_depth=LEG_DEPTH)
+        prior = ClipPrior(still=self.config.smooth_weight)
+        state = track(self.model, targets, camera, prior, steps=self.config.iterations, progress=lambda done: progress(0.4 + 0.6 * done))
         return replace(smoothed(state.to_track(self.body, fps=fps)), residual_px=self._residual(state, targets))
-
-    def _fit(
-        self, seen: list[Perception], start: FitState, weights: KeypointWeights, *, progress: Callable[[float], None], **options
-    ) -> tuple[FitState, KeypointTargets]:
-        targets = KeypointTargets(self.model, seen, leg_depth=weights.leg_depth)
-        loss = KeypointLoss(self.model, targets, weights, start)
-        state = fit_keypoints(loss, start, iterations=self.config.iterations, progress=lambda done: progress(0.5 + 0.5 * done), **options)
-        return state, targets
 
     def _rois(self, start: FitState) -> np.ndarray:
         """(T, 2, 2) pixels: hip centre and a point as far from it as the person reaches, which the detector's crop is built on."""
@@ -138,10 +129,3 @@ def spread_gaps(seen: list[Perception], found: np.ndarray) -> list[Perception]:
         near = seen[good[np.abs(good - i).argmin()]]
         out.append(p if found[i] else replace(near, visibility=np.zeros_like(near.visibility)))
     return out
-
-
-def _unwrapped(state: FitState) -> FitState:
-    """The first yaw estimates without jumps of a full turn between frames."""
-    pose = state.pose.clone()
-    pose[:, 0, 1] = torch.from_numpy(np.unwrap(pose[:, 0, 1].numpy()).astype(np.float32))
-    return replace(state, pose=pose)
