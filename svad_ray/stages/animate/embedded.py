@@ -14,6 +14,7 @@ from svad_ray.body.model import Body
 from svad_ray.config import AnimateConfig
 from svad_ray.conventions import to_float, to_uint8
 from svad_ray.fitting.clothed import Surface, clothed_surface
+from svad_ray.fitting.face_pose import head_rotation
 from svad_ray.fitting.keypoints import KeypointLoss, KeypointTargets, KeypointWeights, fit_keypoints, initial_state
 from svad_ray.fitting.landmarks import LandmarkModel
 from svad_ray.fitting.silhouette import fit_silhouette, shaped
@@ -24,6 +25,7 @@ from svad_ray.motion import load_motion, retarget
 from svad_ray.stages.animate.appearance import Appearance, draw
 from svad_ray.stages.animate.completion import complete
 from svad_ray.stages.animate.projection import limbs_in_front, look_at_photo
+from svad_ray.stages.perceive.wholebody import FACE_68_FROM_MESH
 from svad_ray.subject import Animation, BodyTrack, Clip, Perception, Photo
 
 SHAPES = 20  # betas that the fit's body has; the first ten move
@@ -35,7 +37,8 @@ def fit_photo(body: Body, perception: Perception, config: AnimateConfig) -> FitS
     Ks, viewmats = photo_camera(height, width, focal_factor=config.focal_factor)
     model = LandmarkModel(body)
     weights = KeypointWeights()
-    targets = KeypointTargets(model, [perception], leg_depth=weights.leg_depth)
+    head = None if perception.face_mesh is None else head_rotation(body, perception.face_mesh[FACE_68_FROM_MESH[17:]], Ks[0].numpy())
+    targets = KeypointTargets(model, [perception], leg_depth=weights.leg_depth, focal=float(Ks[0, 0, 0]), head=head)
     camera = FitState(torch.zeros(SHAPES), torch.zeros(1, 55, 3), torch.zeros(1, 3), Ks, viewmats, (height, width))
     state = initial_state(model, targets, camera.betas, camera)
     loss = KeypointLoss(model, targets, weights)
