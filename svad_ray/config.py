@@ -91,6 +91,8 @@ class AnimateConfig(StageConfig):
         focal_factor: Assumed focal length of the photo over its longer side.
         keypoint_iterations, silhouette_iterations, clothe_iterations: Steps of the three parts of the photo fit.
         bust: The photo shows no legs; its lower border is no outline.
+        loose: Loose clothes: "auto" gives a skirt a surface of its own that follows both legs smoothly, "on" lets coats that stand off hips and
+            thighs follow them in the same way, "off" binds every vertex to its own leg.
         weights: Folder of a diffusion backend's checkpoints.
         diffusion: How such a backend samples.
     """
@@ -105,6 +107,7 @@ class AnimateConfig(StageConfig):
     silhouette_iterations: int = Field(default=60, ge=0)
     clothe_iterations: int = Field(default=120, ge=0)
     bust: bool = False
+    loose: Literal["off", "auto", "on"] = "auto"
     weights: str = ""
     diffusion: DiffusionConfig = DiffusionConfig()
 
@@ -242,6 +245,7 @@ class AvatarConfig(StageConfig):
         photo_weight: Weight of the photo among the generated frames.
         color_views: Frames that the first colours are taken from, the photo besides.
         rates: Learning rates of offset, log scales and colour.
+        loose: Which Gaussians follow both legs smoothly instead of their own; the same words as for ``animate``.
         exavatar: What only the model exavatar has.
     """
 
@@ -252,6 +256,7 @@ class AvatarConfig(StageConfig):
     photo_weight: float = Field(default=1.0, ge=0)
     color_views: int = Field(default=24, ge=1)
     rates: tuple[float, float, float] = (0.02, 0.01, 0.03)
+    loose: Literal["off", "auto", "on"] = "auto"
     exavatar: ExAvatarConfig = ExAvatarConfig()
 
 

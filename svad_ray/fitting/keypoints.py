@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from svad_ray.fitting.landmarks import BONES, LandmarkModel, bone_targets
 from svad_ray.body.names import JOINT_INDEX as J
+from svad_ray.fitting.landmarks import ARM_BONES, BONES, LandmarkModel, bone_targets
 from svad_ray.fitting.priors import PosePrior, balance, one_ground, standing, swing
-from svad_ray.fitting.stride import stride_depth
 from svad_ray.fitting.state import BODY_JOINTS, FitState, Posed, pose_body, project_points, relaxed_pose
+from svad_ray.fitting.stride import stride_depth
 from svad_ray.subject import Perception
 
 SIZE_UNIT = 100.0  # residuals are measured in percent of the person's size in the picture
@@ -23,6 +23,7 @@ SOLE_REACH, SOLE_THICKNESS, SOLE_WEIGHT, SOLE_CARRY = (
     1.0,
 )  # of the person's size: where a foot's lowest pixel is looked for; its weight
 STRIDE_UNIT = 0.1  # metres that count 1
+PHOTO_ARMS = 0.4  # how much of their weight the arms' directions keep in a single photo
 METRE = 80.0  # a squared metre of deviation from the start counts like this many squared radians: half a millimetre like a quarter of a degree
 ROBUST = 64.0  # Geman-McClure scale: a residual of 8 % of the person counts half
 
@@ -43,7 +44,7 @@ class KeypointWeights:
     balance: float = 20.0
     ground: float = 200.0
     stride: float = 5.0
-    swing: float = 5.0
+    swing: float = 10.0
     head: float = 60.0
     leg_depth: float = 0.35
     initial: float = 0.0
@@ -61,7 +62,9 @@ class KeypointTargets:
         head: (3, 3) the head's world rotation of one photo, where its face tells it.
     """
 
-    def __init__(self, model: LandmarkModel, perceptions: Sequence[Perception], *, leg_depth: float, focal: float | None = None, head: np.ndarray | None = None) -> None:
+    def __init__(
+        self, model: LandmarkModel, perceptions: Sequence[Perception], *, leg_depth: float, focal: float | None = None, head: np.ndarray | None = None
+    ) -> None:
         use = [p.landmark for p in model.points]
         xy = np.stack([p.landmarks for p in perceptions])
         vis = np.nan_to_num(np.stack([p.visibility for p in perceptions]))
@@ -77,6 +80,8 @@ class KeypointTargets:
         self.head = None if head is None else torch.tensor(head, dtype=torch.float32)
         self._soles(model, perceptions)
         self.bones, self.bone_weights = bone_targets(world, vis * seen, leg_depth=leg_depth)
+        if focal is not None:  # one picture: where an arm lies in depth is hardly more than a guess of the network
+            self.bone_weights[:, ARM_BONES] *= PHOTO_ARMS
         self.world = torch.tensor(np.nan_to_num(world), dtype=torch.float32)
         self.standing = torch.tensor([float(standing(w)) for w in self.world])
 
@@ -159,7 +164,6 @@ class KeypointLoss:
             acceleration = posed.joints[2:] - 2 * posed.joints[1:-1] + posed.joints[:-2]
             loss = loss + w.smooth * (100 * acceleration[:, :BODY_JOINTS]).pow(2).sum(-1).mean()
         return loss
-
 
 
 def _stride_error(joints: torch.Tensor, stride: torch.Tensor) -> torch.Tensor:

@@ -24,7 +24,8 @@ BAND = 0.02  # metres of height that share one cross-section
 GAP_NAKED, GAP_CLOSED = 0.03, 0.012  # metres between the legs that count as a gap, and what cloth leaves of it
 LEAST_SKIRT = 0.10  # metres of closed gap from which cloth counts as a skirt
 STANDS_OFF = (0.02, 0.05)  # metres off the body from which cloth moves freely ("on"), none to wholly
-PELVIS_SHARE = 0.25  # of the pelvis in the motion of cloth at the knee
+HANG = 0.5  # how far cloth below the hips falls straight instead of following the legs; rings of offsets add the rest
+MIDDLE = 0.7  # of a leg's distance from the middle: how far out cloth follows that leg alone
 FADE = 0.05  # metres over which loose skinning ends at the waist
 BRIDGED = 0.7  # share of the pixels between the legs that the mask must cover at one height
 
@@ -86,17 +87,30 @@ def skirt_shell(body: Body, rest: np.ndarray, hem: float) -> np.ndarray:
     """
     left, right = legs(body)
     out = np.zeros_like(rest)
-    top = _crotch(body, rest)
-    for y in np.arange(hem, top, BAND):
+    w = body.lbs_weights.numpy()
+    lower = w[:, [J[n] for n in ("pelvis", "spine1", "left_hip", "right_hip", "left_knee", "right_knee")]].sum(1) > 0.9
+    hip = (body.J_regressor.numpy()[J["left_hip"]] @ rest)[1]
+    for y in np.arange(hem, _crotch(body, rest), BAND):
         here = (rest[:, 1] >= y) & (rest[:, 1] < y + BAND) & (left | right)
         if (here & left).sum() < 4 or (here & right).sum() < 4:
             continue
         hull = rest[here][:, [0, 2]]
         hull = hull[ConvexHull(hull).vertices]
+        hangs = rest[lower & (rest[:, 1] >= y) & (rest[:, 1] < hip + FADE), 2]
         for side, sign in ((left, 1.0), (right, -1.0)):
             numbers = np.flatnonzero(here & side)
-            out[numbers] = _onto_hull(rest[numbers], hull, sign)
+            step = _onto_hull(rest[numbers], hull, sign)
+            step[:, 2] += _hang(rest[numbers, 2] + step[:, 2], hull[:, 1], hangs)
+            out[numbers] = step
     return out
+
+
+def _hang(z: np.ndarray, own: np.ndarray, hangs: np.ndarray) -> np.ndarray:
+    """(N,) steps in depth that stretch the range of ``own`` to that of ``hangs``: cloth falls straight from where the body above reaches farthest."""
+    middle = (own.min() + own.max()) / 2
+    front = (hangs.max() - middle) / (own.max() - middle)
+    back = (middle - hangs.min()) / (middle - own.min())
+    return HANG * (z - middle) * (np.where(z > middle, front, back) - 1)
 
 
 def _onto_hull(points: np.ndarray, hull: np.ndarray, sign: float) -> np.ndarray:
@@ -187,14 +201,14 @@ def _blend(body: Body, naked: np.ndarray, at: np.ndarray) -> np.ndarray:
     joints = body.J_regressor.numpy() @ naked
     hip, knee, ankle = (joints[J[f"left_{name}"]] for name in ("hip", "knee", "ankle"))
     down = np.clip((hip[1] - at[:, 1]) / (hip[1] - knee[1]), 0, 1)
-    leg = (1 - PELVIS_SHARE) * down * down * (3 - 2 * down)
-    below = np.clip((knee[1] - at[:, 1]) / (knee[1] - ankle[1]) + 0.1, 0, 1)
-    reach = np.interp(-at[:, 1], [-hip[1], -knee[1], -ankle[1]], [hip[0], knee[0], ankle[0]]) * 1.3
+    leg = down * (2 - down)
+    below = np.clip((knee[1] - at[:, 1]) / 0.1 + 0.5, 0, 1)
+    reach = np.interp(-at[:, 1], [-hip[1], -knee[1], -ankle[1]], [hip[0], knee[0], ankle[0]]) * MIDDLE
     t = np.clip(at[:, 0] / reach, -1, 1)
     left = 0.5 + 0.25 * t * (3 - t * t)
     out = np.zeros((len(at), len(joints)))
     out[:, J["pelvis"]] = 1 - leg
     for side, part in (("left", left), ("right", 1 - left)):
-        out[:, J[f"{side}_hip"]] = leg * part * (1 - 0.5 * below)
-        out[:, J[f"{side}_knee"]] = leg * part * 0.5 * below
+        out[:, J[f"{side}_hip"]] = leg * part * (1 - below)
+        out[:, J[f"{side}_knee"]] = leg * part * below
     return out

@@ -49,13 +49,14 @@ class MaskTarget:
 class OutlineRenderer:
     """Soft silhouette of a posed surface."""
 
-    def __init__(self, body: Body) -> None:
-        self.body = body
+    def __init__(self, body: Body, *, lbs_weights: torch.Tensor | None = None) -> None:
+        """``lbs_weights`` (V, 55) replace the body's, for loose clothes."""
         outside = ~body.tables.regions["inner_mouth"]
         self.use = torch.as_tensor(np.where(outside)[0])
         edge = mean_edge(body.v_template.numpy(), body.faces)
         self.sigma = torch.tensor(SIGMA * edge, dtype=torch.float32).clamp(0.001, 0.02)[self.use]
         self.faces = torch.as_tensor(body.faces)
+        self._weights = (body.lbs_weights if lbs_weights is None else lbs_weights)[self.use]
         n = len(self.use)
         self._quats = torch.tensor([1.0, 0, 0, 0]).repeat(n, 1)
         self._ones, self._opacity = torch.ones(n, 1), torch.full((n,), OPACITY)
@@ -63,7 +64,7 @@ class OutlineRenderer:
     def alpha(self, rest: torch.Tensor, normals: torch.Tensor, skin: torch.Tensor, viewmat: torch.Tensor, target: MaskTarget) -> torch.Tensor:
         """(H, W) coverage of the rest surface (V, 3) with rest normals (V, 3) under skinning transforms (55, 3, 4)."""
         inside = rest[self.use] - normals[self.use] * (self.sigma * INSET)[:, None]
-        x = skin_points(inside, self.body.lbs_weights[self.use], skin[None])[0]
+        x = skin_points(inside, self._weights, skin[None])[0]
         scales = self.sigma[:, None].expand(-1, 3)
         _, alpha, _ = rasterization(
             x, self._quats, scales, self._opacity, self._ones, viewmat[None], target.K[None], target.width, target.height, packed=False

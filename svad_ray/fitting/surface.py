@@ -14,8 +14,11 @@ import scipy.sparse as sp
 import torch
 from scipy.sparse.linalg import splu
 
+from svad_ray.body.lbs import skin_points
 from svad_ray.body.model import Body
 from svad_ray.body.names import JOINT_INDEX
+from svad_ray.fitting.face_shape import face_offset
+from svad_ray.fitting.loose import Loose, loose_weights, skirt_hem, skirt_shell
 from svad_ray.fitting.silhouette import MaskTarget, OutlineRenderer, shaped
 from svad_ray.fitting.state import FitState, pose_body
 from svad_ray.geometry.mesh import laplacian, vertex_normals
@@ -119,8 +122,15 @@ def clothe(
     longest: int = 320,
     weights: ClotheWeights | None = None,
     ignore_border: bool = False,
+    loose: Loose = "off",
+    face: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Rest-space offsets (V, 3), metres, such that the posed silhouette of frame 0 is the mask (H, W)."""
+    """Rest-space offsets (V, 3), metres, such that the posed silhouette of frame 0 is the mask (H, W).
+
+    Args:
+        loose: Unless "off", a skirt that the mask shows gets a surface of its own (``svad_ray.fitting.loose``), which the offsets start from.
+        face: (51, 3) face landmarks of the picture that the head's surface is moved to, see ``svad_ray.fitting.face_shape``; None = left as it is.
+    """
     w = weights or ClotheWeights()
     free, lap = mobility(body)
     count = len(free)
@@ -128,10 +138,14 @@ def clothe(
     solve_f = splu((sp.eye(count) + w.smooth_free * lap).tocsc())
     basis, per_ring = ring_basis(body)
     rings, stiffness = _to_torch(basis), torch.tensor(per_ring, dtype=torch.float32)[:, None]
-    mobile, renderer = torch.tensor(free)[:, None], OutlineRenderer(body)
+    naked = shaped(body, state.betas)
+    shell, skinning = _skirt(body, state, mask) if loose != "off" else (torch.zeros_like(naked), None)
+    if face is not None:
+        shell = shell + torch.from_numpy(face_offset(body, naked.numpy(), face).astype(np.float32))
+    mobile, renderer = torch.tensor(free)[:, None], OutlineRenderer(body, lbs_weights=skinning)
     target = MaskTarget(mask, longest, state.Ks[0], ignore_border=ignore_border)
     posed = pose_body(body, (body.J_regressor @ shaped(body, state.betas)), state.pose, state.transl)
-    base = shaped(body, state.betas)
+    base = naked + shell
     base_normals = vertex_normals(base, renderer.faces)
     worn = torch.tensor(usually_worn(body, shoe=w.shoe, hair=w.hair))[:, None]
     d, x = torch.zeros(count, 1, requires_grad=True), torch.zeros(count, 3, requires_grad=True)
@@ -142,17 +156,29 @@ def clothe(
         if i == int(0.75 * iterations):
             for group in adam.param_groups:
                 group["lr"] *= 0.3
-        normal, loose, belt = _Solve.apply(d, solve_n), _Solve.apply(x, solve_f), torch.sparse.mm(rings, r)
-        offset = mobile * (base_normals * (normal + belt) + loose) + base_normals * worn
+        normal, slack, belt = _Solve.apply(d, solve_n), _Solve.apply(x, solve_f), torch.sparse.mm(rings, r)
+        offset = mobile * (base_normals * (normal + belt) + slack) + base_normals * worn
         surface = base + offset
         alpha = renderer.alpha(surface, vertex_normals(surface.detach(), renderer.faces), posed.skin[0], state.viewmats[0], target)
         error = (target.weight * (alpha - target.mask).pow(2)).sum() / target.area
-        penalty = w.normal * normal.pow(2).mean() + w.free * loose.pow(2).mean() + w.inward * torch.relu(-normal - belt).pow(2).mean()
+        penalty = w.normal * normal.pow(2).mean() + w.free * slack.pow(2).mean() + w.inward * torch.relu(-normal - belt).pow(2).mean()
         penalty = penalty + w.ring * (stiffness * (r - w.cloth).pow(2)).mean() + w.ring_inward * torch.relu(-r).pow(2).mean()
         adam.zero_grad()
         (error + penalty).backward()
         adam.step()
-    return offset.detach().numpy()
+    return (offset.detach() + shell).numpy()
+
+
+def _skirt(body: Body, state: FitState, mask: np.ndarray) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """(V, 3) offsets of a skirt's own surface and (V, 55) weights that it moves with; zero and None without a skirt."""
+    rest = shaped(body, state.betas)
+    skin = pose_body(body, body.J_regressor @ rest, state.pose, state.transl).skin
+    posed = skin_points(rest, body.lbs_weights, skin)[0].numpy()
+    hem = skirt_hem(body, rest.numpy(), posed, state.viewmats[0].numpy(), state.Ks[0].numpy(), mask)
+    if hem is None:
+        return torch.zeros_like(rest), None
+    shell = skirt_shell(body, rest.numpy(), hem).astype(np.float32)
+    return torch.from_numpy(shell), torch.from_numpy(loose_weights(body, rest.numpy(), shell, "auto"))
 
 
 def usually_worn(body: Body, *, shoe: float, hair: float) -> np.ndarray:

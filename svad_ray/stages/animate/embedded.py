@@ -14,7 +14,7 @@ from svad_ray.body.model import Body
 from svad_ray.config import AnimateConfig
 from svad_ray.conventions import to_float, to_uint8
 from svad_ray.fitting.clothed import Surface, clothed_surface
-from svad_ray.fitting.face_pose import head_rotation
+from svad_ray.fitting.face_shape import head_rotation
 from svad_ray.fitting.keypoints import KeypointLoss, KeypointTargets, KeypointWeights, fit_keypoints, initial_state
 from svad_ray.fitting.landmarks import LandmarkModel
 from svad_ray.fitting.silhouette import fit_silhouette, shaped
@@ -37,13 +37,32 @@ def fit_photo(body: Body, perception: Perception, config: AnimateConfig) -> FitS
     Ks, viewmats = photo_camera(height, width, focal_factor=config.focal_factor)
     model = LandmarkModel(body)
     weights = KeypointWeights()
-    head = None if perception.face_mesh is None else head_rotation(body, perception.face_mesh[FACE_68_FROM_MESH[17:]], Ks[0].numpy())
+    face = inner_face(perception)
+    head = None if face is None else head_rotation(body, face, Ks[0].numpy())
     targets = KeypointTargets(model, [perception], leg_depth=weights.leg_depth, focal=float(Ks[0, 0, 0]), head=head)
     camera = FitState(torch.zeros(SHAPES), torch.zeros(1, 55, 3), torch.zeros(1, 3), Ks, viewmats, (height, width))
     state = initial_state(model, targets, camera.betas, camera)
     loss = KeypointLoss(model, targets, weights)
     state = fit_keypoints(loss, state, iterations=config.keypoint_iterations)
     return fit_silhouette(loss, state, perception.mask, iterations=config.silhouette_iterations, ignore_border=config.bust)
+
+
+def inner_face(perception: Perception) -> np.ndarray | None:
+    """(51, 3) the face mesh's points that the body knows too, or None without a face."""
+    return None if perception.face_mesh is None else perception.face_mesh[FACE_68_FROM_MESH[17:]].astype(np.float64)
+
+
+def clothe_photo(body: Body, state: FitState, perception: Perception, config: AnimateConfig) -> np.ndarray:
+    """(V, 3) metres, what the person in the photo wears on the fitted body, the shape of their face included."""
+    return clothe(
+        body,
+        state,
+        perception.mask,
+        iterations=config.clothe_iterations,
+        ignore_border=config.bust,
+        loose=config.loose,
+        face=inner_face(perception),
+    )
 
 
 @dataclass(frozen=True)
@@ -61,9 +80,9 @@ def reproject(body: Body, photo: Photo, perception: Perception, config: AnimateC
     state = fit_photo(body, perception, config)
     progress(0.2)
     mask = perception.mask > 0.5
-    offset = clothe(body, state, perception.mask, iterations=config.clothe_iterations, ignore_border=config.bust)
+    offset = clothe_photo(body, state, perception, config)
     progress(0.35)
-    surface = clothed_surface(body, state.betas.numpy(), offset)
+    surface = clothed_surface(body, state.betas.numpy(), offset, loose=config.loose)
     rest_joints = body.J_regressor @ shaped(body, state.betas)
     skin = pose_body(body, rest_joints, state.pose, state.transl).skin[0]
     points = to_camera(surface.posed(skin), state.viewmats[0].numpy())

@@ -180,7 +180,7 @@ class GaussianAvatar:
         """
         c = self.config
         check_person(self.body, track)
-        surface = clothed_surface(self.body, track.betas, track.surface_offset)
+        surface = clothed_surface(self.body, track.betas, track.surface_offset, loose=c.loose)
         points = surface_points(surface, c.gaussians, head_density=c.head_density, seed=c.seed)
         rest_joints = person_joints(self.body, track)
         views = clip_views(self.body, rest_joints, clip, track)
