@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from svad_ray.body.names import JOINT_INDEX as J
-from svad_ray.fitting.landmarks import ARM_BONES, BONES, LandmarkModel, bone_targets
+from svad_ray.fitting.landmarks import ARM_BONES, BONES, HAND_BONES, LandmarkModel, bone_targets
 from svad_ray.fitting.priors import PosePrior, balance, one_ground, standing, swing
 from svad_ray.fitting.state import BODY_JOINTS, FitState, Posed, pose_body, project_points, relaxed_pose
 from svad_ray.fitting.stride import stride_depth
@@ -23,7 +23,7 @@ SOLE_REACH, SOLE_THICKNESS, SOLE_WEIGHT, SOLE_CARRY = (
     1.0,
 )  # of the person's size: where a foot's lowest pixel is looked for; its weight
 STRIDE_UNIT = 0.1  # metres that count 1
-PHOTO_ARMS = 0.4  # how much of their weight the arms' directions keep in a single photo
+PHOTO_ARMS = 0.15  # how much of their weight the arms' directions keep in a single photo
 METRE = 80.0  # a squared metre of deviation from the start counts like this many squared radians: half a millimetre like a quarter of a degree
 ROBUST = 64.0  # Geman-McClure scale: a residual of 8 % of the person counts half
 
@@ -81,7 +81,7 @@ class KeypointTargets:
         self._soles(model, perceptions)
         self.bones, self.bone_weights = bone_targets(world, vis * seen, leg_depth=leg_depth)
         if focal is not None:  # one picture: where an arm lies in depth is hardly more than a guess of the network
-            self.bone_weights[:, ARM_BONES] *= PHOTO_ARMS
+            self.bone_weights[:, [*ARM_BONES, *HAND_BONES]] *= PHOTO_ARMS
         self.world = torch.tensor(np.nan_to_num(world), dtype=torch.float32)
         self.standing = torch.tensor([float(standing(w)) for w in self.world])
 

@@ -53,7 +53,7 @@ SHIFT = {
 # Bones whose direction the detector's world landmarks tell, with their weight: limbs, feet, shoulder and hip axes, hands, ears.
 BONES = [(11, 13, 1.0), (13, 15, 1.0), (12, 14, 1.0), (14, 16, 1.0), (23, 25, 1.0), (25, 27, 1.0), (24, 26, 1.0), (26, 28, 1.0)]
 BONES += [(29, 31, 0.5), (30, 32, 0.5), (12, 11, 0.7), (24, 23, 0.7), (15, 19, 0.4), (16, 20, 0.4), (8, 7, 0.7)]
-ARM_BONES, LEG_BONES = slice(0, 4), slice(4, 8)
+ARM_BONES, HAND_BONES, LEG_BONES = range(4), range(12, 14), slice(4, 8)
 
 
 @dataclass(frozen=True)

@@ -55,6 +55,7 @@ _LIMBS = [
 
 
 _ARMS = {i for i, (a, _) in enumerate(_LIMBS) if a.endswith(("shoulder", "elbow"))}
+BEHIND = 0.4  # cloth lies on thighs, belly and chest, and hangs off the hollows behind: so much more of a belt behind, so much less in front
 ARM_STIFFNESS = 12.0  # sleeves: an arm before the body has no outline of its own, so its rings must not swell to explain the torso's
 
 
@@ -66,15 +67,16 @@ def ring_basis(body: Body, *, spacing: float = 0.03) -> tuple[sp.csr_matrix, np.
     """
     v, w = body.v_template.numpy(), body.lbs_weights.numpy()
     joints = (body.J_regressor @ body.v_template).numpy()
+    hangs = 1 - BEHIND * vertex_normals(body.v_template, torch.as_tensor(body.faces)).numpy()[:, 2]
     blocks = []
     limb_joints = {a for a, _ in _LIMBS}
-    for a, b in _LIMBS:
+    for i, (a, b) in enumerate(_LIMBS):
         axis = joints[J[b]] - joints[J[a]]
         length = float(np.linalg.norm(axis))
-        blocks.append(_hats((v - joints[J[a]]) @ (axis / length), spacing, -0.1, length + 0.1, w[:, J[a]]))
+        blocks.append(_hats((v - joints[J[a]]) @ (axis / length), spacing, -0.1, length + 0.1, w[:, J[a]] * (1 if i in _ARMS else hangs)))
     rest = 1 - w[:, [J[n] for n in limb_joints]].sum(1)
     head = w[:, [J["head"], J["jaw"], J["left_eye"], J["right_eye"]]].sum(1)
-    blocks.append(_hats(v[:, 1], spacing, v[:, 1].min(), v[:, 1].max(), np.clip(rest - head, 0, 1)))
+    blocks.append(_hats(v[:, 1], spacing, v[:, 1].min(), v[:, 1].max(), np.clip(rest - head, 0, 1) * hangs))
     blocks.append(_hats(v[:, 1], spacing, joints[J["neck"], 1], v[:, 1].max(), head))
     basis = sp.hstack(blocks).tocsr()
     stiffness = np.concatenate([np.full(b.shape[1], ARM_STIFFNESS if i in _ARMS else 1.0) for i, b in enumerate(blocks)])
