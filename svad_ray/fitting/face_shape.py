@@ -26,7 +26,7 @@ BIAS_MM = np.array([
 FARTHEST = 0.012  # metres that a landmark may move the face; beyond it the mesh is not believed
 REACH = 0.09  # metres from the landmarks within which the head follows; the skull and the neck stay
 ANCHORS = 120  # vertices beyond that which hold the deformation at zero
-SMOOTH = 1e-3  # of the interpolation, so that noise of single landmarks makes no dent
+SMOOTH = 3e-7  # of the interpolation, so that noise of single landmarks makes no dent
 
 
 def landmark_points(body: Body, rest: np.ndarray) -> np.ndarray:
@@ -76,8 +76,7 @@ def face_offset(body: Body, rest: np.ndarray, face: np.ndarray) -> np.ndarray:
     model = landmark_points(body, rest)
     scale, rotation, shift = similarity(model + BIAS_MM / 1000, face * [1.0, -1.0, -1.0])
     step = ((face * [1.0, -1.0, -1.0] - shift) @ rotation) / scale - BIAS_MM / 1000 - model
-    length = np.linalg.norm(step, axis=1, keepdims=True)
-    step *= np.minimum(1, FARTHEST / np.maximum(length, 1e-9))
+    step = _at_most(step, FARTHEST)
     distance = np.linalg.norm(rest[:, None] - model[None, ::5], axis=2).min(1)
     near = np.flatnonzero(distance < REACH)
     still = np.flatnonzero((distance > REACH) & (distance < 2 * REACH))
@@ -87,5 +86,10 @@ def face_offset(body: Body, rest: np.ndarray, face: np.ndarray) -> np.ndarray:
     )
     out = np.zeros_like(rest)
     fade = np.clip(2 - 2 * distance[near] / REACH, 0, 1)[:, None]
-    out[near] = fade * spline(rest[near])
+    out[near] = _at_most(fade * spline(rest[near]), FARTHEST)
     return out
+
+
+def _at_most(steps: np.ndarray, length: float) -> np.ndarray:
+    """Steps (N, 3) shortened to ``length`` metres where they are longer."""
+    return steps * np.minimum(1, length / np.maximum(np.linalg.norm(steps, axis=1, keepdims=True), 1e-9))

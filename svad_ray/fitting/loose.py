@@ -46,7 +46,7 @@ def leg_gap(body: Body, rest: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     height = np.arange(rest[left | right, 1].min(), rest[left | right, 1].max(), BAND)
     gap = np.full(len(height), np.nan)
     for i, y in enumerate(height):
-        here = (rest[:, 1] >= y) & (rest[:, 1] < y + BAND)
+        here = (rest[:, 1] >= y - BAND / 2) & (rest[:, 1] < y + 1.5 * BAND)
         if (here & left).any() and (here & right).any():
             gap[i] = rest[here & left, 0].min() - rest[here & right, 0].max()
     return height + BAND / 2, gap
@@ -66,7 +66,7 @@ def skirt_hem(body: Body, rest: np.ndarray, posed: np.ndarray, viewmat: np.ndarr
     for i, y in enumerate(height):
         if not gap[i] > GAP_NAKED:
             continue
-        here = np.abs(rest[:, 1] - y) < BAND / 2
+        here = np.abs(rest[:, 1] - y) < BAND
         low, high = uv[here & right, 0].max(), uv[here & left, 0].min()
         row = int(np.median(uv[here & (left | right), 1]))
         if high - low < 3 or not 0 <= row < mask.shape[0]:
@@ -92,14 +92,15 @@ def skirt_shell(body: Body, rest: np.ndarray, hem: float) -> np.ndarray:
     hip = (body.J_regressor.numpy()[J["left_hip"]] @ rest)[1]
     for y in np.arange(hem, _crotch(body, rest), BAND):
         here = (rest[:, 1] >= y) & (rest[:, 1] < y + BAND) & (left | right)
-        if (here & left).sum() < 4 or (here & right).sum() < 4:
+        ring = (rest[:, 1] >= y - BAND) & (rest[:, 1] < y + 2 * BAND) & (left | right)
+        if (ring & left).sum() < 4 or (ring & right).sum() < 4:
             continue
-        hull = rest[here][:, [0, 2]]
+        hull = rest[ring][:, [0, 2]]
         hull = hull[ConvexHull(hull).vertices]
         hangs = rest[lower & (rest[:, 1] >= y) & (rest[:, 1] < hip + FADE), 2]
         for side, sign in ((left, 1.0), (right, -1.0)):
             numbers = np.flatnonzero(here & side)
-            step = _onto_hull(rest[numbers], hull, sign)
+            step = _onto_hull(rest[numbers], rest[ring & side], hull, sign)
             step[:, 2] += _hang(rest[numbers, 2] + step[:, 2], hull[:, 1], hangs)
             out[numbers] = step
     return out
@@ -113,10 +114,10 @@ def _hang(z: np.ndarray, own: np.ndarray, hangs: np.ndarray) -> np.ndarray:
     return HANG * (z - middle) * (np.where(z > middle, front, back) - 1)
 
 
-def _onto_hull(points: np.ndarray, hull: np.ndarray, sign: float) -> np.ndarray:
-    """(N, 3) steps of one leg's ring (N, 3) onto the convex outline ``hull`` (M, 2) of x and z; the leg lies on the side ``sign`` of x = 0."""
+def _onto_hull(points: np.ndarray, ring: np.ndarray, hull: np.ndarray, sign: float) -> np.ndarray:
+    """(N, 3) steps of points (N, 3) of one leg's ``ring`` (R, 3) onto the convex outline ``hull`` (M, 2) of x and z, the leg at ``sign`` of x = 0."""
     x, z = points[:, 0] * sign, points[:, 2]
-    cx, cz = (x.min() + x.max()) / 2, (z.min() + z.max()) / 2
+    cx, cz = (sign * (ring[:, 0].min() + ring[:, 0].max()) / 2, (ring[:, 2].min() + ring[:, 2].max()) / 2)
     inner = np.arctan2(cx - x, np.abs(z - cz) + 1e-9) / (np.pi / 2)  # 1 = faces the other leg, 0 = front or back, negative = outside
     front = z > cz
     share = np.clip(1.5 * inner, 0, 1)  # from the leg's middle to the middle of the skirt
@@ -168,7 +169,6 @@ def loose_share(body: Body, naked: np.ndarray, offset: np.ndarray, mode: Loose) 
     hip = joints[0, 1]
     clothed = naked + offset
     height, gap = leg_gap(body, naked)
-    _, rest_gap = leg_gap(body, clothed)
     rest_gap = np.interp(height, *_finite(leg_gap(body, clothed)))
     shut = (gap > GAP_NAKED) & (rest_gap < GAP_CLOSED)
     if shut.sum() * BAND > LEAST_SKIRT:
