@@ -43,7 +43,7 @@ class KeypointWeights:
     shape: float = 0.4
     balance: float = 20.0
     ground: float = 200.0
-    stride: float = 5.0
+    stride: float = 10.0
     swing: float = 10.0
     head: float = 60.0
     leg_depth: float = 0.35

@@ -107,8 +107,8 @@ class ClotheWeights:
     inward: float = 30.0
     ring: float = 0.15
     ring_inward: float = 400.0
-    shoe: float = 0.014
-    hair: float = 0.008
+    shoe: float = 0.016
+    hair: float = 0.012
     cloth: float = 0.009
     rate_normal: float = 0.012
     rate_free: float = 0.006
@@ -184,9 +184,11 @@ def _skirt(body: Body, state: FitState, mask: np.ndarray) -> tuple[torch.Tensor,
 
 
 def usually_worn(body: Body, *, shoe: float, hair: float) -> np.ndarray:
-    """(V,) metres along the normal: shoes on the feet, hair on the scalp, fading over a few edges."""
+    """(V,) metres along the normal: shoes on the feet (the sole below, half as much leather above), hair on the scalp, fading over a few edges."""
     regions, count = body.tables.regions, len(body.v_template)
-    thickness = shoe * (regions["left_foot"] | regions["right_foot"]) + hair * (regions["scalp"] & ~regions["ears"] & ~regions["face"])
+    down = np.clip(-vertex_normals(body.v_template, torch.as_tensor(body.faces)).numpy()[:, 1], 0, 1)
+    feet, scalp = regions["left_foot"] | regions["right_foot"], regions["scalp"] & ~regions["ears"] & ~regions["face"]
+    thickness = shoe * (0.5 + 0.5 * down) * feet + hair * scalp
     thickness[regions["eyes"] | regions["inner_mouth"]] = 0
     smooth = splu((sp.eye(count) + 2 * laplacian(body.faces, count)).tocsc()).solve(thickness.astype(np.float64))
     return smooth.astype(np.float32)

@@ -36,7 +36,10 @@ def test_rings_are_a_partition_of_unity_but_for_cloth_that_hangs_off_behind(body
 def test_shoes_and_hair_are_worn_where_they_belong(body):
     worn = usually_worn(body, shoe=0.014, hair=0.008)
     regions = body.tables.regions
-    assert np.median(worn[regions["left_foot"]]) > 0.01 and worn[regions["left_hand"]].max() < 1e-4
+    down = vertex_normals(body.v_template, torch.as_tensor(body.faces)).numpy()[:, 1] < -0.9
+    sole, leather = (np.median(worn[regions["left_foot"] & where]) for where in (down, ~down))
+    assert sole > 0.01 and 0.005 < leather < 0.75 * sole
+    assert worn[regions["left_hand"]].max() < 1e-4
     assert np.median(worn[regions["scalp"] & ~regions["face"] & ~regions["ears"]]) > 0.006
 
 

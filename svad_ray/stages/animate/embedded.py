@@ -129,7 +129,7 @@ class ReprojectionAnimate:
         models=("makehuman",),
         memory_gib=1.5,
     )
-    version = 1
+    version = 2  # 2: calibrated landmarks, stride depth, skirts and faces of their own
 
     def __init__(self, config: AnimateConfig | None = None) -> None:
         self.config = config or AnimateConfig()

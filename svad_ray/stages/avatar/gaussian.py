@@ -152,7 +152,7 @@ class GaussianAvatar:
         models=("makehuman",),
         memory_gib=2.0,
     )
-    version = 2  # 2: surface_offset is kept
+    version = 3  # 2: surface_offset is kept; 3: loose clothes follow both legs
 
     def __init__(self, config: AvatarConfig | None = None) -> None:
         self.config = config or AvatarConfig()
