@@ -8,6 +8,7 @@ from dataclasses import replace
 import cv2
 import numpy as np
 import torch
+from scipy.ndimage import distance_transform_edt
 
 from svad_ray.body.lbs import skin_points
 from svad_ray.body.model import Body
@@ -75,6 +76,18 @@ class OutlineRenderer:
 def shaped(body: Body, betas: torch.Tensor) -> torch.Tensor:
     """(V, 3) rest surface of the naked body."""
     return body.v_template + body.shapedirs[..., : len(betas)] @ betas
+
+
+def without_strays(mask: np.ndarray, drawn: np.ndarray, *, reach: float) -> np.ndarray:
+    """The mask (H, W) without what lies farther than ``reach`` (share of the person's height) from the ``drawn`` (H, W) bool surface.
+
+    A neighbour's hand or a piece of background that a mask includes would become part of the body, or floaters beside it (SVAD's failure case C.1).
+    Source: ours.
+    """
+    rows = np.flatnonzero(drawn.any(1))
+    if not len(rows):
+        return mask
+    return np.where(distance_transform_edt(~drawn) > reach * (rows[-1] - rows[0] + 1), 0, mask).astype(mask.dtype)
 
 
 def fit_silhouette(

@@ -4,7 +4,7 @@ import torch
 
 from svad_ray.body.names import JOINT_INDEX as J
 from svad_ray.fitting.clothed import PARTS, clothed_surface
-from svad_ray.fitting.silhouette import MaskTarget, OutlineRenderer, shaped
+from svad_ray.fitting.silhouette import MaskTarget, OutlineRenderer, shaped, without_strays
 from svad_ray.fitting.state import pose_body
 from svad_ray.fitting.surface import clothe, mobility, ring_basis, usually_worn
 from svad_ray.geometry.mesh import vertex_normals
@@ -78,3 +78,16 @@ def test_parts_of_the_surface_are_left_and_right(body):
     left, right = (surface.part == PARTS.index(f"{side}_hand") for side in ("left", "right"))
     assert surface.template[left, 0].min() > 0 > surface.template[right, 0].max()
     assert abs(left.sum() - right.sum()) < 0.02 * left.sum()
+
+
+def test_strays_of_a_mask_are_left_out():
+    drawn = np.zeros((200, 100), bool)
+    drawn[50:150, 40:60] = True
+    mask = np.zeros((200, 100), np.float32)
+    mask[50:150, 38:66] = 0.8
+    mask[90:100, 66:95] = 1  # somebody's arm: attached, but it reaches far away
+    mask[10:20, 10:20] = 1
+    kept = without_strays(mask, drawn, reach=0.1)
+    assert kept[100, 38] == kept[100, 65] == np.float32(0.8) and kept[95, 69] == 1
+    assert kept[95, 70:].max() == 0 and kept[:30].max() == 0 and kept.dtype == mask.dtype
+    assert np.array_equal(without_strays(mask, np.zeros_like(drawn), reach=0.1), mask)

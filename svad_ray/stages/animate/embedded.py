@@ -17,10 +17,10 @@ from svad_ray.fitting.clothed import Surface, clothed_surface
 from svad_ray.fitting.face_shape import head_rotation
 from svad_ray.fitting.keypoints import KeypointLoss, KeypointTargets, KeypointWeights, fit_keypoints, initial_state
 from svad_ray.fitting.landmarks import LandmarkModel
-from svad_ray.fitting.silhouette import fit_silhouette, shaped
+from svad_ray.fitting.silhouette import fit_silhouette, shaped, without_strays
 from svad_ray.fitting.state import FitState, photo_camera, pose_body, state_of
 from svad_ray.fitting.surface import clothe
-from svad_ray.geometry.raster import to_camera
+from svad_ray.geometry.raster import rasterize_mesh, to_camera
 from svad_ray.motion import load_motion, retarget
 from svad_ray.stages.animate.appearance import Appearance, draw
 from svad_ray.stages.animate.completion import complete
@@ -28,6 +28,7 @@ from svad_ray.stages.animate.projection import limbs_in_front, look_at_photo
 from svad_ray.stages.perceive.wholebody import FACE_68_FROM_MESH
 from svad_ray.subject import Animation, BodyTrack, Clip, Perception, Photo
 
+STRAY_FROM_BODY = 0.12  # of the person's height: no hair or cloth stands so far off the body
 SHAPES = 20  # betas that the fit's body has; the first ten move
 
 
@@ -54,10 +55,13 @@ def inner_face(perception: Perception) -> np.ndarray | None:
 
 def clothe_photo(body: Body, state: FitState, perception: Perception, config: AnimateConfig) -> np.ndarray:
     """(V, 3) metres, what the person in the photo wears on the fitted body, the shape of their face included."""
+    naked = clothed_surface(body, state.betas.numpy(), None)
+    skin = pose_body(body, body.J_regressor @ shaped(body, state.betas), state.pose, state.transl).skin[0]
+    drawn = rasterize_mesh(to_camera(naked.posed(skin), state.viewmats[0].numpy()), naked.faces, state.Ks[0].numpy(), *perception.mask.shape).mask
     return clothe(
         body,
         state,
-        perception.mask,
+        without_strays(perception.mask, drawn, reach=STRAY_FROM_BODY),
         iterations=config.clothe_iterations,
         ignore_border=config.bust,
         loose=config.loose,
