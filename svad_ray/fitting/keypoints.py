@@ -23,7 +23,7 @@ SOLE_REACH, SOLE_THICKNESS, SOLE_WEIGHT, SOLE_CARRY = (
     1.0,
 )  # of the person's size: where a foot's lowest pixel is looked for; its weight
 STRIDE_UNIT = 0.1  # metres that count 1
-PHOTO_ARMS = 0.15  # how much of their weight the arms' directions keep in a single photo
+PHOTO_ARMS = 0.3  # how much of their weight the arms' directions keep in a single photo
 METRE = 80.0  # a squared metre of deviation from the start counts like this many squared radians: half a millimetre like a quarter of a degree
 ROBUST = 64.0  # Geman-McClure scale: a residual of 8 % of the person counts half
 

@@ -9,7 +9,7 @@ from svad_ray.fitting.state import BODY_JOINTS, relaxed_pose
 
 J = JOINT_INDEX
 _PER_JOINT = {"spine1": 4, "spine2": 4, "spine3": 4, "neck": 2, "head": 1.5, "collar": 4, "wrist": 1.5, "foot": 6, "ankle": 1.5}
-_PER_JOINT |= {"hip": 0.4, "knee": 25.0, "shoulder": 0.12, "elbow": 0.15}
+_PER_JOINT |= {"hip": 0.4, "knee": 25.0, "shoulder": 0.3, "elbow": 0.3}
 
 
 def pose_weights() -> torch.Tensor:
