@@ -25,7 +25,7 @@ GAP_NAKED, GAP_CLOSED = 0.03, 0.012  # metres between the legs that count as a g
 LEAST_SKIRT = 0.10  # metres of closed gap from which cloth counts as a skirt
 STANDS_OFF = (0.02, 0.05)  # metres off the body from which cloth moves freely ("on"), none to wholly
 HANG = 0.5  # how far cloth below the hips falls straight instead of following the legs; rings of offsets add the rest
-MIDDLE = 0.7  # of a leg's distance from the middle: how far out cloth follows that leg alone
+MIDDLE = 1.2  # of a leg's distance from the middle: how far out cloth follows that leg alone
 FADE = 0.05  # metres over which loose skinning ends at the waist
 BRIDGED = 0.7  # share of the pixels between the legs that the mask must cover at one height
 

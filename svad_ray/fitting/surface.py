@@ -55,6 +55,7 @@ _LIMBS = [
 
 
 _ARMS = {i for i, (a, _) in enumerate(_LIMBS) if a.endswith(("shoulder", "elbow"))}
+BRIDGED = 0.005  # metres towards the other leg from which a vertex belongs to the cloth between them
 BEHIND = 0.4  # cloth lies on thighs, belly and chest, and hangs off the hollows behind: so much more of a belt behind, so much less in front
 ARM_STIFFNESS = 12.0  # sleeves: an arm before the body has no outline of its own, so its rings must not swell to explain the torso's
 
@@ -142,6 +143,7 @@ def clothe(
     rings, stiffness = _to_torch(basis), torch.tensor(per_ring, dtype=torch.float32)[:, None]
     naked = shaped(body, state.betas)
     shell, skinning = _skirt(body, state, mask) if loose != "off" else (torch.zeros_like(naked), None)
+    bridged = shell[:, :1].abs() > BRIDGED
     if face is not None:
         shell = shell + torch.from_numpy(face_offset(body, naked.numpy(), face).astype(np.float32))
     mobile, renderer = torch.tensor(free)[:, None], OutlineRenderer(body, lbs_weights=skinning)
@@ -149,6 +151,8 @@ def clothe(
     posed = pose_body(body, (body.J_regressor @ shaped(body, state.betas)), state.pose, state.transl)
     base = naked + shell
     base_normals = vertex_normals(base, renderer.faces)
+    # where a skirt bridges the legs, cloth stands off forwards or backwards: along the legs' own normals its two halves would part
+    base_normals = torch.where(bridged, torch.sign(base_normals) * torch.tensor([0.0, 0.0, 1.0]), base_normals)
     worn = torch.tensor(usually_worn(body, shoe=w.shoe, hair=w.hair))[:, None]
     d, x = torch.zeros(count, 1, requires_grad=True), torch.zeros(count, 3, requires_grad=True)
     r = torch.full((rings.shape[1], 1), w.cloth, requires_grad=True)
