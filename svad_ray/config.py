@@ -91,6 +91,8 @@ class AnimateConfig(StageConfig):
         focal_factor: Assumed focal length of the photo over its longer side.
         keypoint_iterations, silhouette_iterations, clothe_iterations: Steps of the three parts of the photo fit.
         bust: The photo shows no legs; its lower border is no outline.
+        loose: Loose clothes: "auto" gives a skirt a surface of its own that follows both legs smoothly, "on" lets coats that stand off hips and
+            thighs follow them in the same way, "off" binds every vertex to its own leg.
         weights: Folder of a diffusion backend's checkpoints.
         diffusion: How such a backend samples.
     """
@@ -105,6 +107,7 @@ class AnimateConfig(StageConfig):
     silhouette_iterations: int = Field(default=60, ge=0)
     clothe_iterations: int = Field(default=120, ge=0)
     bust: bool = False
+    loose: Literal["off", "auto", "on"] = "auto"
     weights: str = ""
     diffusion: DiffusionConfig = DiffusionConfig()
 
@@ -250,6 +253,7 @@ class AvatarConfig(StageConfig):
         rates: Learning rates of offset, log scales and colour.
         device: Where to train; "auto" = a GPU where there is one.
         precision: Of the networks' matrix products on a GPU; "auto" = bfloat16 where the GPU has it. A CPU computes in float32.
+        loose: Which Gaussians follow both legs smoothly instead of their own; the same words as for ``animate``.
         exavatar: What only the model exavatar has.
     """
 
@@ -262,6 +266,7 @@ class AvatarConfig(StageConfig):
     rates: tuple[float, float, float] = (0.02, 0.01, 0.03)
     device: Literal["auto", "cpu", "cuda"] = "auto"
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    loose: Literal["off", "auto", "on"] = "auto"
     exavatar: ExAvatarConfig = ExAvatarConfig()
 
 

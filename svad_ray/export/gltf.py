@@ -123,7 +123,7 @@ def surface_of(avatar: Avatar, body: Body | None = None) -> Skinned:
             expected="surface_offset",
             remedy="run create again; it keeps what is done",
         )
-    surface = clothed_surface(body_of(avatar, body), avatar.track.betas, t["surface_offset"])
+    surface = clothed_surface(body_of(avatar, body), avatar.track.betas, t["surface_offset"], loose=avatar.facts.get("loose", "off"))
     weights = surface.lbs_weights.numpy()
     distance, index = cKDTree(t["means"]).query(surface.rest, k=min(_NEAREST, len(t["means"])))
     share = 1 / (distance.reshape(len(surface.rest), -1) ** 2 + 1e-8)

@@ -10,6 +10,7 @@ import torch
 from svad_ray.body.lbs import skin_points
 from svad_ray.body.model import Body
 from svad_ray.body.names import JOINT_INDEX, JOINT_NAMES
+from svad_ray.fitting.loose import Loose, loose_weights
 from svad_ray.geometry.mesh import subdivide
 
 PARTS = ("head", "torso", "left_arm", "right_arm", "left_leg", "right_leg", "left_hand", "right_hand", "left_foot", "right_foot")
@@ -42,19 +43,26 @@ class Surface:
         return skin_points(torch.as_tensor(self.rest), self.lbs_weights, skin[None])[0].numpy()
 
 
-def clothed_surface(body: Body, betas: np.ndarray, vertex_offset: np.ndarray | None) -> Surface:
-    """The outer surface (no teeth, no tongue) of a shaped and clothed body, subdivided once."""
+def clothed_surface(body: Body, betas: np.ndarray, vertex_offset: np.ndarray | None, *, loose: Loose = "off") -> Surface:
+    """The outer surface (no teeth, no tongue) of a shaped and clothed body, subdivided once.
+
+    Args:
+        vertex_offset: (V, 3) metres; None = naked.
+        loose: Which clothes follow a smooth blend of both legs instead of the nearest one, see ``svad_ray.fitting.loose``.
+    """
     inner = body.tables.regions["inner_mouth"]
     base_faces = body.faces[~inner[body.faces].any(1)]
     matrix, faces = subdivide(base_faces, len(inner))
     template = body.v_template.numpy()
     rest = template + (body.shapedirs[..., : len(betas)] @ torch.as_tensor(betas, dtype=torch.float32)).numpy()
+    own = (matrix @ body.lbs_weights.numpy()).astype(np.float32)
+    weights = own
     if vertex_offset is not None:
+        weights = (matrix @ loose_weights(body, rest, vertex_offset, loose)).astype(np.float32)
         rest = rest + vertex_offset
-    weights = (matrix @ body.lbs_weights.numpy()).astype(np.float32)
     regions = {name: (matrix @ mask.astype(np.float32)) > 0.5 for name, mask in body.tables.regions.items()}
     return Surface(
-        (matrix @ rest).astype(np.float32), faces, torch.from_numpy(weights), (matrix @ template).astype(np.float32), parts_of(weights), regions
+        (matrix @ rest).astype(np.float32), faces, torch.from_numpy(weights), (matrix @ template).astype(np.float32), parts_of(own), regions
     )
 
 

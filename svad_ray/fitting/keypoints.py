@@ -8,9 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from svad_ray.fitting.landmarks import BONES, LandmarkModel, bone_targets
-from svad_ray.fitting.priors import PosePrior, balance, one_ground, standing
+from svad_ray.body.names import JOINT_INDEX as J
+from svad_ray.fitting.landmarks import ARM_BONES, BONES, HAND_BONES, LandmarkModel, bone_targets
+from svad_ray.fitting.priors import PosePrior, balance, one_ground, standing, swing
 from svad_ray.fitting.state import BODY_JOINTS, FitState, Posed, pose_body, project_points, relaxed_pose
+from svad_ray.fitting.stride import stride_depth
 from svad_ray.subject import Perception
 
 SIZE_UNIT = 100.0  # residuals are measured in percent of the person's size in the picture
@@ -20,6 +22,8 @@ SOLE_REACH, SOLE_THICKNESS, SOLE_WEIGHT, SOLE_CARRY = (
     2.0,
     1.0,
 )  # of the person's size: where a foot's lowest pixel is looked for; its weight
+STRIDE_UNIT = 0.1  # metres that count 1
+PHOTO_ARMS = 0.3  # how much of their weight the arms' directions keep in a single photo
 METRE = 80.0  # a squared metre of deviation from the start counts like this many squared radians: half a millimetre like a quarter of a degree
 ROBUST = 64.0  # Geman-McClure scale: a residual of 8 % of the person counts half
 
@@ -28,7 +32,8 @@ ROBUST = 64.0  # Geman-McClure scale: a residual of 8 % of the person counts hal
 class KeypointWeights:
     """Weights of the keypoint fit; lengths in percent of the person's size.
 
-    ``shape`` is per squared beta; ``initial`` per squared radian (and METRE times per squared metre) of deviation from the start;
+    ``shape`` is per squared beta; ``stride`` per STRIDE_UNIT squared, ``swing`` per squared decimetre of the arms' depth; ``head`` per squared
+    radian (twice) of the head's turn; ``initial`` per squared radian (and METRE times per squared metre) of deviation from the start;
     ``smooth`` per squared acceleration of joints in cm, 0 for single photos.
     """
 
@@ -38,6 +43,9 @@ class KeypointWeights:
     shape: float = 0.4
     balance: float = 20.0
     ground: float = 200.0
+    stride: float = 10.0
+    swing: float = 10.0
+    head: float = 60.0
     leg_depth: float = 0.35
     initial: float = 0.0
     smooth: float = 0.0
@@ -50,9 +58,13 @@ class KeypointTargets:
         model: The body's landmark functions.
         perceptions: One per frame.
         leg_depth: See :func:`svad_ray.fitting.landmarks.bone_targets`.
+        focal: Assumed focal length of one photo from a level camera, pixels, for the depth of a stride; None = not judged (clips).
+        head: (3, 3) the head's world rotation of one photo, where its face tells it.
     """
 
-    def __init__(self, model: LandmarkModel, perceptions: Sequence[Perception], *, leg_depth: float) -> None:
+    def __init__(
+        self, model: LandmarkModel, perceptions: Sequence[Perception], *, leg_depth: float, focal: float | None = None, head: np.ndarray | None = None
+    ) -> None:
         use = [p.landmark for p in model.points]
         xy = np.stack([p.landmarks for p in perceptions])
         vis = np.nan_to_num(np.stack([p.visibility for p in perceptions]))
@@ -63,8 +75,13 @@ class KeypointTargets:
         self.weights = self.weights * torch.tensor(seen[:, use], dtype=torch.float32)
         box = [_extent(x[w > 0.2]) for x, w in zip(self.xy, self.weights)]
         self.size = torch.tensor(box).clamp_min(1.0)  # (T,) longer side of the landmarks' box, pixels
+        strides = [] if focal is None else [stride_depth(p, float(s), focal) for p, s in zip(perceptions, self.size)]
+        self.stride = torch.tensor(strides) if strides else None  # (T,) metres that the left ankle is nearer to the camera
+        self.head = None if head is None else torch.tensor(head, dtype=torch.float32)
         self._soles(model, perceptions)
         self.bones, self.bone_weights = bone_targets(world, vis * seen, leg_depth=leg_depth)
+        if focal is not None:  # one picture: where an arm lies in depth is hardly more than a guess of the network
+            self.bone_weights[:, [*ARM_BONES, *HAND_BONES]] *= PHOTO_ARMS
         self.world = torch.tensor(np.nan_to_num(world), dtype=torch.float32)
         self.standing = torch.tensor([float(standing(w)) for w in self.world])
 
@@ -134,6 +151,10 @@ class KeypointLoss:
             loss = loss + w.prior * self.prior(pose[:, :BODY_JOINTS])
         if w.balance and stand > 0:
             loss = loss + stand * w.balance * balance(posed.joints, self.model.rest_joints(betas))
+        if self.targets.stride is not None and stand > 0:
+            loss = loss + stand * (w.stride * _stride_error(posed.joints, self.targets.stride) + w.swing * swing(posed.joints))
+        if self.targets.head is not None:
+            loss = loss + w.head * (posed.rotations[:, J["head"]] - self.targets.head).pow(2).sum((1, 2)).mean()
         if w.ground and stand > 0:
             loss = loss + stand * w.ground * one_ground(points[:, self._heels], points[:, self._toes])
         if w.initial and self.start is not None and self._start_root is not None:
@@ -143,6 +164,12 @@ class KeypointLoss:
             acceleration = posed.joints[2:] - 2 * posed.joints[1:-1] + posed.joints[:-2]
             loss = loss + w.smooth * (100 * acceleration[:, :BODY_JOINTS]).pow(2).sum(-1).mean()
         return loss
+
+
+def _stride_error(joints: torch.Tensor, stride: torch.Tensor) -> torch.Tensor:
+    """Squared error of the ankles' depth in STRIDE_UNITs, mean over frames."""
+    apart = joints[:, J["left_ankle"], 2] - joints[:, J["right_ankle"], 2]
+    return ((apart - stride) / STRIDE_UNIT).pow(2).mean()
 
 
 def initial_state(

@@ -9,7 +9,7 @@ from svad_ray.fitting.state import BODY_JOINTS, relaxed_pose
 
 J = JOINT_INDEX
 _PER_JOINT = {"spine1": 4, "spine2": 4, "spine3": 4, "neck": 2, "head": 1.5, "collar": 4, "wrist": 1.5, "foot": 6, "ankle": 1.5}
-_PER_JOINT |= {"hip": 0.4, "knee": 25.0, "shoulder": 0.12, "elbow": 0.15}
+_PER_JOINT |= {"hip": 0.4, "knee": 25.0, "shoulder": 0.3, "elbow": 0.3}
 
 
 def pose_weights() -> torch.Tensor:
@@ -28,6 +28,22 @@ def pose_weights() -> torch.Tensor:
     return w
 
 
+# What goes with a stride of one radian between the thighs (walking at the moment both feet are down: hips 25 degrees forward and 11 back, knees 5
+# and 17 degrees bent, the rear ankle 6 degrees drawn up; arms swing half as far as the legs, against them). Source: usual gait-analysis curves.
+STRIDE_FRONT_KNEE, STRIDE_REAR_KNEE, STRIDE_REAR_ANKLE, ARM_SWING = 0.14, 0.48, -0.16, 0.4
+
+
+def stride_pose(pose: torch.Tensor) -> torch.Tensor:
+    """(T, 22, 3) how a walking person's joints differ from the relaxed pose, given the angle between the thighs of ``pose`` (T, 22, 3)."""
+    stride = pose[:, J["right_hip"], 0] - pose[:, J["left_hip"], 0]  # positive: the left leg is in front
+    left, right = torch.relu(stride), torch.relu(-stride)
+    out = torch.zeros_like(pose)
+    out[:, J["left_knee"], 0] = STRIDE_FRONT_KNEE * left + STRIDE_REAR_KNEE * right
+    out[:, J["right_knee"], 0] = STRIDE_FRONT_KNEE * right + STRIDE_REAR_KNEE * left
+    out[:, J["left_ankle"], 0], out[:, J["right_ankle"], 0] = STRIDE_REAR_ANKLE * right, STRIDE_REAR_ANKLE * left
+    return out
+
+
 class PosePrior:
     """Squared deviation from the relaxed pose plus limits of knees and elbows, mean over frames."""
 
@@ -36,7 +52,7 @@ class PosePrior:
 
     def __call__(self, pose: torch.Tensor) -> torch.Tensor:
         """``pose`` (T, 22, 3) axis-angle."""
-        deviation = (self.weights * (pose - self.centre) ** 2).sum((1, 2))
+        deviation = (self.weights * (pose - self.centre - stride_pose(pose)) ** 2).sum((1, 2))
         over = torch.relu(-pose[:, J["left_knee"], 0]) + torch.relu(-pose[:, J["right_knee"], 0])
         over = over + torch.relu(pose[:, J["left_elbow"], 1]) + torch.relu(-pose[:, J["right_elbow"], 1])
         return (deviation + 20 * over).mean()
@@ -71,6 +87,18 @@ def one_ground(heels: torch.Tensor, toes: torch.Tensor) -> torch.Tensor:
     """
     low = -torch.logsumexp(-torch.stack([heels[..., 1], toes[..., 1]], -1) / 0.01, -1) * 0.01
     return 100 * ((low[:, 0] - low[:, 1]) ** 2).mean()
+
+
+def swing(joints: torch.Tensor) -> torch.Tensor:
+    """Who walks swings the arms against the legs: squared decimetres of depth, mean over frames; nothing for people who stand.
+
+    Args:
+        joints: (T, 55, 3) metres, world with z towards a level camera.
+    """
+    legs = (joints[:, J["left_ankle"], 2] - joints[:, J["right_ankle"], 2]).detach()
+    arms = [joints[:, J[f"{s}_wrist"], 2] - joints[:, J[f"{s}_shoulder"], 2] for s in ("left", "right")]
+    walks = ((legs.abs() - 0.1) / 0.15).clamp(0, 1)
+    return 100 * (walks * (arms[0] - arms[1] + ARM_SWING * legs) ** 2).mean()
 
 
 def standing(landmarks_world: torch.Tensor) -> bool:

@@ -8,6 +8,7 @@ from dataclasses import replace
 import cv2
 import numpy as np
 import torch
+from scipy.ndimage import distance_transform_edt
 
 from svad_ray.body.lbs import skin_points
 from svad_ray.body.model import Body
@@ -49,13 +50,14 @@ class MaskTarget:
 class OutlineRenderer:
     """Soft silhouette of a posed surface."""
 
-    def __init__(self, body: Body) -> None:
-        self.body = body
+    def __init__(self, body: Body, *, lbs_weights: torch.Tensor | None = None) -> None:
+        """``lbs_weights`` (V, 55) replace the body's, for loose clothes."""
         outside = ~body.tables.regions["inner_mouth"]
         self.use = torch.as_tensor(np.where(outside)[0])
         edge = mean_edge(body.v_template.numpy(), body.faces)
         self.sigma = torch.tensor(SIGMA * edge, dtype=torch.float32).clamp(0.001, 0.02)[self.use]
         self.faces = torch.as_tensor(body.faces)
+        self._weights = (body.lbs_weights if lbs_weights is None else lbs_weights)[self.use]
         n = len(self.use)
         self._quats = torch.tensor([1.0, 0, 0, 0]).repeat(n, 1)
         self._ones, self._opacity = torch.ones(n, 1), torch.full((n,), OPACITY)
@@ -63,7 +65,7 @@ class OutlineRenderer:
     def alpha(self, rest: torch.Tensor, normals: torch.Tensor, skin: torch.Tensor, viewmat: torch.Tensor, target: MaskTarget) -> torch.Tensor:
         """(H, W) coverage of the rest surface (V, 3) with rest normals (V, 3) under skinning transforms (55, 3, 4)."""
         inside = rest[self.use] - normals[self.use] * (self.sigma * INSET)[:, None]
-        x = skin_points(inside, self.body.lbs_weights[self.use], skin[None])[0]
+        x = skin_points(inside, self._weights, skin[None])[0]
         scales = self.sigma[:, None].expand(-1, 3)
         _, alpha, _ = rasterization(
             x, self._quats, scales, self._opacity, self._ones, viewmat[None], target.K[None], target.width, target.height, packed=False
@@ -74,6 +76,18 @@ class OutlineRenderer:
 def shaped(body: Body, betas: torch.Tensor) -> torch.Tensor:
     """(V, 3) rest surface of the naked body."""
     return body.v_template + body.shapedirs[..., : len(betas)] @ betas
+
+
+def without_strays(mask: np.ndarray, drawn: np.ndarray, *, reach: float) -> np.ndarray:
+    """The mask (H, W) without what lies farther than ``reach`` (share of the person's height) from the ``drawn`` (H, W) bool surface.
+
+    A neighbour's hand or a piece of background that a mask includes would become part of the body, or floaters beside it (SVAD's failure case C.1).
+    Source: ours.
+    """
+    rows = np.flatnonzero(drawn.any(1))
+    if not len(rows):
+        return mask
+    return np.where(distance_transform_edt(~drawn) > reach * (rows[-1] - rows[0] + 1), 0, mask).astype(mask.dtype)
 
 
 def fit_silhouette(

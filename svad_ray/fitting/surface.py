@@ -14,8 +14,11 @@ import scipy.sparse as sp
 import torch
 from scipy.sparse.linalg import splu
 
+from svad_ray.body.lbs import skin_points
 from svad_ray.body.model import Body
 from svad_ray.body.names import JOINT_INDEX
+from svad_ray.fitting.face_shape import face_offset
+from svad_ray.fitting.loose import Loose, loose_weights, skirt_hem, skirt_shell
 from svad_ray.fitting.silhouette import MaskTarget, OutlineRenderer, shaped
 from svad_ray.fitting.state import FitState, pose_body
 from svad_ray.geometry.mesh import laplacian, vertex_normals
@@ -52,6 +55,8 @@ _LIMBS = [
 
 
 _ARMS = {i for i, (a, _) in enumerate(_LIMBS) if a.endswith(("shoulder", "elbow"))}
+BRIDGED = 0.005  # metres towards the other leg from which a vertex belongs to the cloth between them
+BEHIND = 0.4  # cloth lies on thighs, belly and chest, and hangs off the hollows behind: so much more of a belt behind, so much less in front
 ARM_STIFFNESS = 12.0  # sleeves: an arm before the body has no outline of its own, so its rings must not swell to explain the torso's
 
 
@@ -63,15 +68,16 @@ def ring_basis(body: Body, *, spacing: float = 0.03) -> tuple[sp.csr_matrix, np.
     """
     v, w = body.v_template.numpy(), body.lbs_weights.numpy()
     joints = (body.J_regressor @ body.v_template).numpy()
+    hangs = 1 - BEHIND * vertex_normals(body.v_template, torch.as_tensor(body.faces)).numpy()[:, 2]
     blocks = []
     limb_joints = {a for a, _ in _LIMBS}
-    for a, b in _LIMBS:
+    for i, (a, b) in enumerate(_LIMBS):
         axis = joints[J[b]] - joints[J[a]]
         length = float(np.linalg.norm(axis))
-        blocks.append(_hats((v - joints[J[a]]) @ (axis / length), spacing, -0.1, length + 0.1, w[:, J[a]]))
+        blocks.append(_hats((v - joints[J[a]]) @ (axis / length), spacing, -0.1, length + 0.1, w[:, J[a]] * (1 if i in _ARMS else hangs)))
     rest = 1 - w[:, [J[n] for n in limb_joints]].sum(1)
     head = w[:, [J["head"], J["jaw"], J["left_eye"], J["right_eye"]]].sum(1)
-    blocks.append(_hats(v[:, 1], spacing, v[:, 1].min(), v[:, 1].max(), np.clip(rest - head, 0, 1)))
+    blocks.append(_hats(v[:, 1], spacing, v[:, 1].min(), v[:, 1].max(), np.clip(rest - head, 0, 1) * hangs))
     blocks.append(_hats(v[:, 1], spacing, joints[J["neck"], 1], v[:, 1].max(), head))
     basis = sp.hstack(blocks).tocsr()
     stiffness = np.concatenate([np.full(b.shape[1], ARM_STIFFNESS if i in _ARMS else 1.0) for i, b in enumerate(blocks)])
@@ -102,8 +108,8 @@ class ClotheWeights:
     inward: float = 30.0
     ring: float = 0.15
     ring_inward: float = 400.0
-    shoe: float = 0.014
-    hair: float = 0.008
+    shoe: float = 0.016
+    hair: float = 0.012
     cloth: float = 0.009
     rate_normal: float = 0.012
     rate_free: float = 0.006
@@ -119,8 +125,15 @@ def clothe(
     longest: int = 320,
     weights: ClotheWeights | None = None,
     ignore_border: bool = False,
+    loose: Loose = "off",
+    face: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Rest-space offsets (V, 3), metres, such that the posed silhouette of frame 0 is the mask (H, W)."""
+    """Rest-space offsets (V, 3), metres, such that the posed silhouette of frame 0 is the mask (H, W).
+
+    Args:
+        loose: Unless "off", a skirt that the mask shows gets a surface of its own (``svad_ray.fitting.loose``), which the offsets start from.
+        face: (51, 3) face landmarks of the picture that the head's surface is moved to, see ``svad_ray.fitting.face_shape``; None = left as it is.
+    """
     w = weights or ClotheWeights()
     free, lap = mobility(body)
     count = len(free)
@@ -128,11 +141,18 @@ def clothe(
     solve_f = splu((sp.eye(count) + w.smooth_free * lap).tocsc())
     basis, per_ring = ring_basis(body)
     rings, stiffness = _to_torch(basis), torch.tensor(per_ring, dtype=torch.float32)[:, None]
-    mobile, renderer = torch.tensor(free)[:, None], OutlineRenderer(body)
+    naked = shaped(body, state.betas)
+    shell, skinning = _skirt(body, state, mask) if loose != "off" else (torch.zeros_like(naked), None)
+    bridged = shell[:, :1].abs() > BRIDGED
+    if face is not None:
+        shell = shell + torch.from_numpy(face_offset(body, naked.numpy(), face).astype(np.float32))
+    mobile, renderer = torch.tensor(free)[:, None], OutlineRenderer(body, lbs_weights=skinning)
     target = MaskTarget(mask, longest, state.Ks[0], ignore_border=ignore_border)
     posed = pose_body(body, (body.J_regressor @ shaped(body, state.betas)), state.pose, state.transl)
-    base = shaped(body, state.betas)
+    base = naked + shell
     base_normals = vertex_normals(base, renderer.faces)
+    # where a skirt bridges the legs, cloth stands off forwards or backwards: along the legs' own normals its two halves would part
+    base_normals = torch.where(bridged, torch.sign(base_normals) * torch.tensor([0.0, 0.0, 1.0]), base_normals)
     worn = torch.tensor(usually_worn(body, shoe=w.shoe, hair=w.hair))[:, None]
     d, x = torch.zeros(count, 1, requires_grad=True), torch.zeros(count, 3, requires_grad=True)
     r = torch.full((rings.shape[1], 1), w.cloth, requires_grad=True)
@@ -142,23 +162,37 @@ def clothe(
         if i == int(0.75 * iterations):
             for group in adam.param_groups:
                 group["lr"] *= 0.3
-        normal, loose, belt = _Solve.apply(d, solve_n), _Solve.apply(x, solve_f), torch.sparse.mm(rings, r)
-        offset = mobile * (base_normals * (normal + belt) + loose) + base_normals * worn
+        normal, slack, belt = _Solve.apply(d, solve_n), _Solve.apply(x, solve_f), torch.sparse.mm(rings, r)
+        offset = mobile * (base_normals * (normal + belt) + slack) + base_normals * worn
         surface = base + offset
         alpha = renderer.alpha(surface, vertex_normals(surface.detach(), renderer.faces), posed.skin[0], state.viewmats[0], target)
         error = (target.weight * (alpha - target.mask).pow(2)).sum() / target.area
-        penalty = w.normal * normal.pow(2).mean() + w.free * loose.pow(2).mean() + w.inward * torch.relu(-normal - belt).pow(2).mean()
+        penalty = w.normal * normal.pow(2).mean() + w.free * slack.pow(2).mean() + w.inward * torch.relu(-normal - belt).pow(2).mean()
         penalty = penalty + w.ring * (stiffness * (r - w.cloth).pow(2)).mean() + w.ring_inward * torch.relu(-r).pow(2).mean()
         adam.zero_grad()
         (error + penalty).backward()
         adam.step()
-    return offset.detach().numpy()
+    return (offset.detach() + shell).numpy()
+
+
+def _skirt(body: Body, state: FitState, mask: np.ndarray) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """(V, 3) offsets of a skirt's own surface and (V, 55) weights that it moves with; zero and None without a skirt."""
+    rest = shaped(body, state.betas)
+    skin = pose_body(body, body.J_regressor @ rest, state.pose, state.transl).skin
+    posed = skin_points(rest, body.lbs_weights, skin)[0].numpy()
+    hem = skirt_hem(body, rest.numpy(), posed, state.viewmats[0].numpy(), state.Ks[0].numpy(), mask)
+    if hem is None:
+        return torch.zeros_like(rest), None
+    shell = skirt_shell(body, rest.numpy(), hem).astype(np.float32)
+    return torch.from_numpy(shell), torch.from_numpy(loose_weights(body, rest.numpy(), shell, "auto"))
 
 
 def usually_worn(body: Body, *, shoe: float, hair: float) -> np.ndarray:
-    """(V,) metres along the normal: shoes on the feet, hair on the scalp, fading over a few edges."""
+    """(V,) metres along the normal: shoes on the feet (the sole below, half as much leather above), hair on the scalp, fading over a few edges."""
     regions, count = body.tables.regions, len(body.v_template)
-    thickness = shoe * (regions["left_foot"] | regions["right_foot"]) + hair * (regions["scalp"] & ~regions["ears"] & ~regions["face"])
+    down = np.clip(-vertex_normals(body.v_template, torch.as_tensor(body.faces)).numpy()[:, 1], 0, 1)
+    feet, scalp = regions["left_foot"] | regions["right_foot"], regions["scalp"] & ~regions["ears"] & ~regions["face"]
+    thickness = shoe * (0.5 + 0.5 * down) * feet + hair * scalp
     thickness[regions["eyes"] | regions["inner_mouth"]] = 0
     smooth = splu((sp.eye(count) + 2 * laplacian(body.faces, count)).tocsc()).solve(thickness.astype(np.float64))
     return smooth.astype(np.float32)

@@ -14,11 +14,10 @@ from svad_ray.body.model import Body
 from svad_ray.config import AnimateConfig, PerceiveConfig
 from svad_ray.conventions import to_uint8
 from svad_ray.errors import WeightsMissing
-from svad_ray.fitting.surface import clothe
 from svad_ray.motion import load_motion, retarget
 from svad_ray.pose.align import align
 from svad_ray.pose.openpose import HIPS, OpenPose, from_wholebody
-from svad_ray.stages.animate.embedded import fit_photo, spread
+from svad_ray.stages.animate.embedded import clothe_photo, fit_photo, spread
 from svad_ray.stages.animate.skeleton import draw_poses, driving_poses
 from svad_ray.stages.base import Progress, silent
 from svad_ray.stages.perceive.embedded import MediaPipePerceive
@@ -64,7 +63,7 @@ class DrivenAnimate:
         """The same in consecutive blocks, each as soon as its frames are decoded; the first decoded frames come after the last denoising step."""
         config, size = self.config, self.config.size
         state = fit_photo(self.body, perception, config)
-        offset = clothe(self.body, state, perception.mask, iterations=config.clothe_iterations, ignore_border=config.bust)
+        offset = clothe_photo(self.body, state, perception, config)
         person = state.to_track(self.body, vertex_offset=offset)
         progress(_FITTED)
         track = retarget(spread(load_motion(config.motion, self.body), config.frames), person=person, body=self.body, size=size)

@@ -14,18 +14,21 @@ from svad_ray.body.model import Body
 from svad_ray.config import AnimateConfig
 from svad_ray.conventions import to_float, to_uint8
 from svad_ray.fitting.clothed import Surface, clothed_surface
+from svad_ray.fitting.face_shape import head_rotation
 from svad_ray.fitting.keypoints import KeypointLoss, KeypointTargets, KeypointWeights, fit_keypoints, initial_state
 from svad_ray.fitting.landmarks import LandmarkModel
-from svad_ray.fitting.silhouette import fit_silhouette, shaped
+from svad_ray.fitting.silhouette import fit_silhouette, shaped, without_strays
 from svad_ray.fitting.state import FitState, photo_camera, pose_body, state_of
 from svad_ray.fitting.surface import clothe
-from svad_ray.geometry.raster import to_camera
+from svad_ray.geometry.raster import rasterize_mesh, to_camera
 from svad_ray.motion import load_motion, retarget
 from svad_ray.stages.animate.appearance import Appearance, draw
 from svad_ray.stages.animate.completion import complete
 from svad_ray.stages.animate.projection import limbs_in_front, look_at_photo
+from svad_ray.stages.perceive.wholebody import FACE_68_FROM_MESH
 from svad_ray.subject import Animation, BodyTrack, Clip, Perception, Photo
 
+STRAY_FROM_BODY = 0.12  # of the person's height: no hair or cloth stands so far off the body
 SHAPES = 20  # betas that the fit's body has; the first ten move
 
 
@@ -35,12 +38,35 @@ def fit_photo(body: Body, perception: Perception, config: AnimateConfig) -> FitS
     Ks, viewmats = photo_camera(height, width, focal_factor=config.focal_factor)
     model = LandmarkModel(body)
     weights = KeypointWeights()
-    targets = KeypointTargets(model, [perception], leg_depth=weights.leg_depth)
+    face = inner_face(perception)
+    head = None if face is None else head_rotation(body, face, Ks[0].numpy())
+    targets = KeypointTargets(model, [perception], leg_depth=weights.leg_depth, focal=float(Ks[0, 0, 0]), head=head)
     camera = FitState(torch.zeros(SHAPES), torch.zeros(1, 55, 3), torch.zeros(1, 3), Ks, viewmats, (height, width))
     state = initial_state(model, targets, camera.betas, camera)
     loss = KeypointLoss(model, targets, weights)
     state = fit_keypoints(loss, state, iterations=config.keypoint_iterations)
     return fit_silhouette(loss, state, perception.mask, iterations=config.silhouette_iterations, ignore_border=config.bust)
+
+
+def inner_face(perception: Perception) -> np.ndarray | None:
+    """(51, 3) the face mesh's points that the body knows too, or None without a face."""
+    return None if perception.face_mesh is None else perception.face_mesh[FACE_68_FROM_MESH[17:]].astype(np.float64)
+
+
+def clothe_photo(body: Body, state: FitState, perception: Perception, config: AnimateConfig) -> np.ndarray:
+    """(V, 3) metres, what the person in the photo wears on the fitted body, the shape of their face included."""
+    naked = clothed_surface(body, state.betas.numpy(), None)
+    skin = pose_body(body, body.J_regressor @ shaped(body, state.betas), state.pose, state.transl).skin[0]
+    drawn = rasterize_mesh(to_camera(naked.posed(skin), state.viewmats[0].numpy()), naked.faces, state.Ks[0].numpy(), *perception.mask.shape).mask
+    return clothe(
+        body,
+        state,
+        without_strays(perception.mask, drawn, reach=STRAY_FROM_BODY),
+        iterations=config.clothe_iterations,
+        ignore_border=config.bust,
+        loose=config.loose,
+        face=inner_face(perception),
+    )
 
 
 @dataclass(frozen=True)
@@ -58,9 +84,9 @@ def reproject(body: Body, photo: Photo, perception: Perception, config: AnimateC
     state = fit_photo(body, perception, config)
     progress(0.2)
     mask = perception.mask > 0.5
-    offset = clothe(body, state, perception.mask, iterations=config.clothe_iterations, ignore_border=config.bust)
+    offset = clothe_photo(body, state, perception, config)
     progress(0.35)
-    surface = clothed_surface(body, state.betas.numpy(), offset)
+    surface = clothed_surface(body, state.betas.numpy(), offset, loose=config.loose)
     rest_joints = body.J_regressor @ shaped(body, state.betas)
     skin = pose_body(body, rest_joints, state.pose, state.transl).skin[0]
     points = to_camera(surface.posed(skin), state.viewmats[0].numpy())
@@ -107,7 +133,7 @@ class ReprojectionAnimate:
         models=("makehuman",),
         memory_gib=1.5,
     )
-    version = 1
+    version = 2  # 2: calibrated landmarks, stride depth, skirts and faces of their own
 
     def __init__(self, config: AnimateConfig | None = None) -> None:
         self.config = config or AnimateConfig()

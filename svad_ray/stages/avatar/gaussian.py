@@ -16,8 +16,10 @@ from svad_ray.body.names import JOINT_INDEX
 from svad_ray.body.person import check_person, person_joints
 from svad_ray.config import AvatarConfig
 from svad_ray.fitting.clothed import Surface, clothed_surface
+from svad_ray.fitting.silhouette import without_strays
 from svad_ray.fitting.state import pose_body, relaxed_pose, state_of
 from svad_ray.geometry.mesh import normals_np, scatter, subdivide
+from svad_ray.geometry.raster import rasterize_mesh, to_camera
 from svad_ray.geometry.rotations import frames_from_normals, orthonormal, quats_from_matrices
 from svad_ray.nets.device import training_device
 from svad_ray.splat import rasterization
@@ -32,6 +34,7 @@ COVER = 0.62  # sigma over spacing: neighbours overlap without holes
 OPACITY = 0.95
 OFFSET_UNIT = 0.01  # metres per unit of the offset parameter
 EXPRESSIONS = 10
+STRAY_FROM_CLOTHES = 0.03  # of the person's height, beyond which a piece of the photo's mask belongs to somebody else
 
 
 def surface_points(surface: Surface, count: int, *, head_density: float, seed: int) -> SurfacePoints:
@@ -157,7 +160,7 @@ class GaussianAvatar:
         models=("makehuman",),
         memory_gib=2.0,
     )
-    version = 2  # 2: surface_offset is kept
+    version = 3  # 2: surface_offset is kept; 3: loose clothes follow both legs
 
     def __init__(self, config: AvatarConfig | None = None) -> None:
         self.config = config or AvatarConfig()
@@ -185,10 +188,11 @@ class GaussianAvatar:
         """
         c = self.config
         check_person(self.body, track)
-        surface = clothed_surface(self.body, track.betas, track.surface_offset)
+        surface = clothed_surface(self.body, track.betas, track.surface_offset, loose=c.loose)
         points = surface_points(surface, c.gaussians, head_density=c.head_density, seed=c.seed)
         rest_joints = person_joints(self.body, track)
         views = clip_views(self.body, rest_joints, clip, track)
+        perception = replace(perception, mask=self._photo_mask(surface, rest_joints, perception, photo_track))
         views.append(photo_view(self.body, rest_joints, photo, perception, photo_track, longest=max(clip.frames.shape[1:3]), weight=c.photo_weight))
         few = [views[i] for i in np.linspace(0, len(views) - 2, min(c.color_views, len(views) - 1)).astype(int)] + views[-1:]
         part = surface.part[surface.faces[points.face, 0]]
@@ -197,6 +201,14 @@ class GaussianAvatar:
         on_device = [view.to(device) for view in views]
         losses = train(model.to(device), on_device, iterations=c.iterations, rates=c.rates, seed=c.seed, progress=progress, checkpoint=checkpoint)
         return self._asset(model.to("cpu"), surface, points, track, rest_joints, losses)
+
+    def _photo_mask(self, surface: Surface, rest_joints: torch.Tensor, perception: Perception, photo_track: BodyTrack) -> np.ndarray:
+        """The photo's mask without what the clothed surface does not reach: no Gaussian shall leave the body to explain it."""
+        state = state_of(photo_track)
+        skin = pose_body(self.body, rest_joints, state.pose, state.transl).skin[0]
+        points = to_camera(surface.posed(skin), photo_track.viewmats[0])
+        drawn = rasterize_mesh(points, surface.faces, photo_track.Ks[0], *perception.mask.shape).mask
+        return without_strays(perception.mask, drawn, reach=STRAY_FROM_CLOTHES)
 
     def _asset(
         self, model: GaussianModel, surface: Surface, points: SurfacePoints, track: BodyTrack, rest_joints: torch.Tensor, losses: list[float]
@@ -221,6 +233,7 @@ class GaussianAvatar:
             }
         tail = losses[-max(1, len(losses) // 10) :]
         facts = {"gaussians": len(points.face), "iterations": len(losses), "loss_first": losses[0], "loss_last": float(np.mean(tail))}
+        facts["loose"] = self.config.loose
         return Avatar("gaussian", tensors, display_track(track, rest_joints), facts)
 
 
