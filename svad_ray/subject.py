@@ -22,6 +22,7 @@ class Photo:
         sha256: Hash of the file's bytes as given.
         notes: What reading changed: "EXIF rotation applied", "alpha flattened onto white", "downscaled from 7728x5368".
         origin: Of a picture that a model drew or edited: its prompt, the model and its terms, for provenance; empty for a photo.
+        also: Further photos of the same person in the same clothes, from other sides; they have none themselves.
     """
 
     name: str
@@ -29,6 +30,7 @@ class Photo:
     sha256: str
     notes: tuple[str, ...] = ()
     origin: Mapping[str, Any] = field(default_factory=dict)
+    also: tuple[Photo, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,15 @@ class Perception:
     people: int
     warnings: tuple[str, ...] = ()
     depth: np.ndarray | None = None
+
+
+@dataclass(frozen=True)
+class Further:
+    """A further photo of the subject, what it shows, and, once the body is fitted to it, that fit (one frame, this photo's camera)."""
+
+    photo: Photo
+    perception: Perception
+    track: BodyTrack | None = None
 
 
 @dataclass(frozen=True)
@@ -172,10 +183,14 @@ class Clip:
 
 @dataclass(frozen=True)
 class Animation:
-    """What the animate stage gives: the generated clip and the body fitted to the photo itself (one frame, the photo's camera)."""
+    """What the animate stage gives: the generated clip and the body fitted to the photo itself (one frame, the photo's camera).
+
+    ``also_tracks``: The same for each further photo, same shape and clothes.
+    """
 
     clip: Clip
     photo_track: BodyTrack
+    also_tracks: tuple[BodyTrack, ...] = ()
 
 
 def join_clips(shards: list[Clip]) -> Clip:

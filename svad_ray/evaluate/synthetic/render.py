@@ -1,6 +1,7 @@
 """Pictures of a character: z-buffer, per-pixel materials, three soft studio lights, supersampled. No OpenGL.
 
-The camera and the lights stand still and the person turns, as on a turntable: shading is fixed to the camera, not to the person.
+The camera and the lights stand still and the person turns, as on a turntable: shading is fixed to the camera, not to the person, unless
+``Lights`` say so.
 """
 
 from __future__ import annotations
@@ -18,6 +19,24 @@ DISTANCE = 3.4  # metres from the camera to the axis of the turntable
 FOCAL_PER_HEIGHT = 1.56  # a 1.8 m person then fills 85 % of the picture's height
 KEY, FILL = np.array([0.3, -0.5, -0.8]), np.array([-0.8, -0.1, -0.4])  # directions to the lights, camera axes
 AMBIENT, KEY_POWER, FILL_POWER = 0.45, 0.45, 0.15
+
+
+@dataclass(frozen=True)
+class Lights:
+    """Soft light from everywhere and some lamps.
+
+    Attributes:
+        ambient: Brightness without any lamp. lamps: Of each the direction towards it, camera axes, and its power.
+        with_person: The lamps turn with the person, as the sun does for a photographer who walks round somebody.
+    """
+
+    ambient: float
+    lamps: tuple[tuple[tuple[float, float, float], float], ...]
+    with_person: bool = False
+
+
+STUDIO = Lights(AMBIENT, ((tuple(KEY.tolist()), KEY_POWER), (tuple(FILL.tolist()), FILL_POWER)))
+SIDE_SUN = Lights(0.4, (((-1.0, -0.35, -0.25), 0.6),), with_person=True)  # from the picture's left, where the person's right side is
 
 
 @dataclass(frozen=True)
@@ -70,6 +89,7 @@ def render(
     distance: float = DISTANCE,
     look_at: float | None = None,
     supersample: int = 3,
+    lights: Lights = STUDIO,
 ) -> View:
     """Draw a posed character on a turntable.
 
@@ -80,6 +100,7 @@ def render(
         focal: Pixels; None = ``FOCAL_PER_HEIGHT`` x height.
         look_at: World height on the camera's axis; None = the middle of the posed person.
         supersample: Samples per pixel along each side.
+        lights: What lights the person.
     """
     height, width = size
     posed = character.posed(pose)
@@ -91,7 +112,7 @@ def render(
     camera = to_camera(posed, viewmat)
     buffers = rasterize_mesh(camera, character.faces, fine, height * supersample, width * supersample)
     color = np.zeros((*buffers.face_id.shape, 3), np.float32)
-    color[buffers.mask] = _shade(character, camera, buffers)
+    color[buffers.mask] = _shade(character, camera, buffers, lights, yaw)
     blocks = (height, supersample, width, supersample)
     covered = buffers.mask.reshape(blocks).mean((1, 3), dtype=np.float32)
     image = color.reshape(*blocks, 3).mean((1, 3)) + (1 - covered[..., None]) * np.asarray(background, np.float32)
@@ -100,7 +121,7 @@ def render(
     return View(to_uint8(image), covered, depth, K, viewmat, joints, project(to_camera(joints, viewmat), K), yaw)
 
 
-def _shade(character: Character, camera: np.ndarray, buffers: MeshBuffers) -> np.ndarray:
+def _shade(character: Character, camera: np.ndarray, buffers: MeshBuffers, lights: Lights, yaw: float) -> np.ndarray:
     """(M, 3) lit colours of the samples that see the character, in row order."""
     face, bary = buffers.face_id[buffers.mask], buffers.bary[buffers.mask]
     normal = _blend(character.normals(camera).astype(np.float32), character.faces[face], bary)
@@ -108,7 +129,7 @@ def _shade(character: Character, camera: np.ndarray, buffers: MeshBuffers) -> np
     for mesh, first, last in character.spans:
         here = (face >= first) & (face < last)
         albedo[here] = _albedo(mesh, face[here] - first, bary[here])
-    return albedo * _light(normal)[:, None]
+    return albedo * _light(normal, lights, yaw)[:, None]
 
 
 def _albedo(mesh: Mesh, face: np.ndarray, bary: np.ndarray) -> np.ndarray:
@@ -125,9 +146,13 @@ def _blend(values: np.ndarray, corners: np.ndarray, bary: np.ndarray) -> np.ndar
     return out
 
 
-def _light(normal: np.ndarray) -> np.ndarray:
+def _light(normal: np.ndarray, lights: Lights = STUDIO, yaw: float = 0.0) -> np.ndarray:
     """(M,) brightness of camera-space normals; a surface seen from behind is lit as if it faced the viewer."""
     n = normal / (np.linalg.norm(normal, axis=1, keepdims=True) + 1e-9)
     n = np.where(n[:, 2:] > 0, -n, n)
-    lights = [(KEY / np.linalg.norm(KEY), KEY_POWER), (FILL / np.linalg.norm(FILL), FILL_POWER)]
-    return AMBIENT + sum(power * np.maximum(n @ light.astype(np.float32), 0) for light, power in lights)
+    turn = (turntable(yaw, 0.0) @ np.linalg.inv(turntable(0.0, 0.0)))[:3, :3] if lights.with_person else np.eye(3)
+    brightness = np.full(len(n), lights.ambient, np.float32)
+    for towards, power in lights.lamps:
+        direction = turn @ (np.array(towards) / np.linalg.norm(towards))
+        brightness += power * np.maximum(n @ direction.astype(np.float32), 0)
+    return brightness

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,53 +23,79 @@ from svad_ray.geometry.raster import to_camera
 from svad_ray.motion import load_motion, retarget
 from svad_ray.stages.animate.appearance import Appearance, draw
 from svad_ray.stages.animate.completion import complete
-from svad_ray.stages.animate.projection import limbs_in_front, look_at_photo
-from svad_ray.subject import Animation, BodyTrack, Clip, Perception, Photo
+from svad_ray.stages.animate.projection import join_views, painted, visible_in
+from svad_ray.stages.base import silent
+from svad_ray.subject import Animation, BodyTrack, Clip, Further, Perception, Photo
 
-SHAPES = 20  # betas that the fit's body has; the first ten move
+SHAPES, SHAPES_MOVED = 20, 10  # betas that the fit's body has, and the first that move
 
 
-def fit_photo(body: Body, perception: Perception, config: AnimateConfig) -> FitState:
-    """Body, pose and place of the person in one photo: landmarks first, then the outline."""
+def fit_photo(body: Body, perception: Perception, config: AnimateConfig, *, betas: torch.Tensor | None = None) -> FitState:
+    """Body, pose and place of the person in one photo: landmarks first, then the outline. A known shape ``betas`` (20,) is kept."""
     height, width = perception.mask.shape
     Ks, viewmats = photo_camera(height, width, focal_factor=config.focal_factor)
     model = LandmarkModel(body)
     weights = KeypointWeights()
     targets = KeypointTargets(model, [perception], leg_depth=weights.leg_depth)
-    camera = FitState(torch.zeros(SHAPES), torch.zeros(1, 55, 3), torch.zeros(1, 3), Ks, viewmats, (height, width))
+    shape, known = (torch.zeros(SHAPES), False) if betas is None else (betas, True)
+    camera = FitState(shape, torch.zeros(1, 55, 3), torch.zeros(1, 3), Ks, viewmats, (height, width))
     state = initial_state(model, targets, camera.betas, camera)
     loss = KeypointLoss(model, targets, weights)
-    state = fit_keypoints(loss, state, iterations=config.keypoint_iterations)
-    return fit_silhouette(loss, state, perception.mask, iterations=config.silhouette_iterations, ignore_border=config.bust)
+    state = fit_keypoints(loss, state, iterations=config.keypoint_iterations, fixed_shape=known)
+    return fit_silhouette(
+        loss, state, perception.mask, iterations=config.silhouette_iterations, shape_count=0 if known else SHAPES_MOVED, ignore_border=config.bust
+    )
+
+
+def fit_further(body: Body, perception: Perception, betas: torch.Tensor, config: AnimateConfig) -> FitState:
+    """Pose and place of the same person, of known shape, in another photo."""
+    return fit_photo(body, perception, config, betas=betas)
 
 
 @dataclass(frozen=True)
 class Reprojection:
-    """A person ready to be drawn in any pose: the fit, the clothed surface and its colours."""
+    """A person ready to be drawn in any pose: the fits to the photos, the clothed surface and its colours."""
 
     photo_track: BodyTrack
     surface: Surface
     look: Appearance
     rest_joints: torch.Tensor
+    also_tracks: tuple[BodyTrack, ...] = ()
 
 
-def reproject(body: Body, photo: Photo, perception: Perception, config: AnimateConfig, progress: Callable[[float], None]) -> Reprojection:
-    """Everything up to the rendering of the clip."""
+def fit_person(
+    body: Body, perception: Perception, also: Sequence[Further], config: AnimateConfig, progress: Callable[[float], None] = silent
+) -> tuple[BodyTrack, ...]:
+    """The body in every photo: one shape and one set of clothes, whose outline is that of all photos; pose and camera of each its own."""
     state = fit_photo(body, perception, config)
-    progress(0.2)
-    mask = perception.mask > 0.5
-    offset = clothe(body, state, perception.mask, iterations=config.clothe_iterations, ignore_border=config.bust)
+    further = [fit_further(body, one.perception, state.betas, config) for one in also]
+    progress(0.6)
+    outlines = [(one, seen.perception.mask) for one, seen in zip(further, also)]
+    offset = clothe(body, state, perception.mask, iterations=config.clothe_iterations, ignore_border=config.bust, also=outlines)
+    return tuple(one.to_track(body, vertex_offset=offset) for one in (state, *further))
+
+
+def reproject(
+    body: Body,
+    photo: Photo,
+    perception: Perception,
+    config: AnimateConfig,
+    progress: Callable[[float], None],
+    *,
+    also: Sequence[Further] = (),
+) -> Reprojection:
+    """Everything up to the rendering of the clip."""
+    tracks = fit_person(body, perception, also, config, lambda done: progress(0.35 * done))
     progress(0.35)
-    surface = clothed_surface(body, state.betas.numpy(), offset)
-    rest_joints = body.J_regressor @ shaped(body, state.betas)
-    skin = pose_body(body, rest_joints, state.pose, state.transl).skin[0]
-    points = to_camera(surface.posed(skin), state.viewmats[0].numpy())
-    rows = np.flatnonzero(mask.any(1))
-    limbs = limbs_in_front(perception.landmarks, perception.visibility, perception.landmarks_world, mask.shape, float(np.ptp(rows) + 1))
-    seen = look_at_photo(surface, points, state.Ks[0].numpy(), to_float(photo.image), mask, limbs=limbs)
-    look = complete(surface, seen, perception.face_mesh, mask, seed=config.seed)
+    surface = clothed_surface(body, tracks[0].betas, tracks[0].vertex_offset)
+    rest_joints = body.J_regressor @ shaped(body, torch.tensor(tracks[0].betas))
+    views = []
+    for one, track in zip((Further(photo, perception), *also), tracks):
+        seen = visible_in(body, surface, rest_joints, one.perception, track)
+        views.append(painted(seen, to_float(one.photo.image), one.perception.mask > 0.5))
+    look = complete(surface, join_views(surface, views), perception.face_mesh, perception.mask > 0.5, seed=config.seed)
     progress(0.4)
-    return Reprojection(state.to_track(body, vertex_offset=offset), surface, look, rest_joints)
+    return Reprojection(tracks[0], surface, look, rest_joints, tracks[1:])
 
 
 def render_clip(body: Body, person: Reprojection, track: BodyTrack, config: AnimateConfig, progress: Callable[[float], None]) -> Clip:
@@ -107,7 +133,7 @@ class ReprojectionAnimate:
         models=("makehuman",),
         memory_gib=1.5,
     )
-    version = 1
+    version = 2  # 2: several photos; what is carried to unseen places is lit as they are
 
     def __init__(self, config: AnimateConfig | None = None) -> None:
         self.config = config or AnimateConfig()
@@ -116,10 +142,12 @@ class ReprojectionAnimate:
         """Load the body."""
         self.body: Body = load_body(self.config.body or None)
 
-    def __call__(self, photo: Photo, perception: Perception, *, progress: Callable[[float], None] = lambda _: None) -> Animation:
-        """The turn-around clip of the photo's person and the body fitted to the photo."""
-        person = reproject(self.body, photo, perception, self.config, progress)
+    def __call__(
+        self, photo: Photo, perception: Perception, *, also: Sequence[Further] = (), progress: Callable[[float], None] = lambda _: None
+    ) -> Animation:
+        """The turn-around clip of the photo's person and the body fitted to the photo, and to further ones."""
+        person = reproject(self.body, photo, perception, self.config, progress, also=also)
         motion = spread(load_motion(self.config.motion, self.body), self.config.frames)
         track = retarget(motion, person=person.photo_track, body=self.body, size=self.config.size)
         clip = render_clip(self.body, person, track, self.config, lambda done: progress(0.4 + 0.6 * done))
-        return Animation(clip, person.photo_track)
+        return Animation(clip, person.photo_track, person.also_tracks)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import cv2
@@ -15,16 +15,19 @@ from svad_ray.body.model import Body
 from svad_ray.body.names import JOINT_INDEX
 from svad_ray.body.person import check_person, person_joints
 from svad_ray.config import AvatarConfig
+from svad_ray.conventions import to_float
 from svad_ray.fitting.clothed import Surface, clothed_surface
 from svad_ray.fitting.state import pose_body, relaxed_pose, state_of
 from svad_ray.geometry.mesh import normals_np, scatter, subdivide
 from svad_ray.geometry.rotations import frames_from_normals, orthonormal, quats_from_matrices
 from svad_ray.splat import rasterization
+from svad_ray.stages.animate.projection import extend_person
+from svad_ray.stages.avatar import confidence
 from svad_ray.stages.avatar.asset import INFLUENCES
 from svad_ray.stages.avatar.colors import SurfacePoints, View, colors_from_views
 from svad_ray.stages.avatar.training import Run
 from svad_ray.stages.base import NO_CHECKPOINT, Checkpoint, silent
-from svad_ray.subject import Avatar, BodyTrack, Clip, Perception, Photo
+from svad_ray.subject import Avatar, BodyTrack, Clip, Further, Perception, Photo
 
 FLATNESS = 0.25  # thickness of a disk over its width
 COVER = 0.62  # sigma over spacing: neighbours overlap without holes
@@ -152,7 +155,7 @@ class GaussianAvatar:
         models=("makehuman",),
         memory_gib=2.0,
     )
-    version = 2  # 2: surface_offset is kept
+    version = 3  # 2: surface_offset is kept; 3: no background in the photo's rim, several photos, confidence per region
 
     def __init__(self, config: AvatarConfig | None = None) -> None:
         self.config = config or AvatarConfig()
@@ -169,6 +172,7 @@ class GaussianAvatar:
         perception: Perception,
         photo_track: BodyTrack,
         *,
+        also: Sequence[Further] = (),
         progress: Callable[[float], None] = silent,
         checkpoint: Checkpoint = NO_CHECKPOINT,
     ) -> Avatar:
@@ -177,6 +181,7 @@ class GaussianAvatar:
         Args:
             clip: Restored frames with masks. track: The fitted body of those frames, with its ``vertex_offset``.
             photo, perception, photo_track: The photo, its mask and its own fit: the one frame that is not generated.
+            also: Further photos with their own fits.
         """
         c = self.config
         check_person(self.body, track)
@@ -184,12 +189,16 @@ class GaussianAvatar:
         points = surface_points(surface, c.gaussians, head_density=c.head_density, seed=c.seed)
         rest_joints = person_joints(self.body, track)
         views = clip_views(self.body, rest_joints, clip, track)
-        views.append(photo_view(self.body, rest_joints, photo, perception, photo_track, longest=max(clip.frames.shape[1:3]), weight=c.photo_weight))
-        few = [views[i] for i in np.linspace(0, len(views) - 2, min(c.color_views, len(views) - 1)).astype(int)] + views[-1:]
+        few = [views[i] for i in np.linspace(0, len(views) - 1, min(c.color_views, len(views))).astype(int)]
+        photos = (Further(photo, perception, photo_track), *also)
+        real = [photo_view(self.body, rest_joints, one, longest=max(clip.frames.shape[1:3]), weight=c.photo_weight) for one in photos]
+        views, few = [*views, *real], [*few, *real]
         part = surface.part[surface.faces[points.face, 0]]
         model = GaussianModel(points, colors_from_views(surface, points, few), stiff=np.where(np.isin(part, (6, 7)), 10.0, 1.0))
         losses = train(model, views, iterations=c.iterations, rates=c.rates, seed=c.seed, progress=progress, checkpoint=checkpoint)
-        return self._asset(model, surface, points, track, rest_joints, losses)
+        known = confidence.measure(self.body, surface, points, rest_joints, photos)
+        made = self._asset(model, surface, points, track, rest_joints, losses)
+        return replace(made, tensors=made.tensors | known.tensors, facts=made.facts | {"confidence": known.summary})
 
     def _asset(
         self, model: GaussianModel, surface: Surface, points: SurfacePoints, track: BodyTrack, rest_joints: torch.Tensor, losses: list[float]
@@ -247,8 +256,11 @@ def clip_views(body: Body, rest_joints: torch.Tensor, clip: Clip, track: BodyTra
     return views
 
 
-def photo_view(body: Body, rest_joints: torch.Tensor, photo: Photo, perception: Perception, track: BodyTrack, *, longest: int, weight: float) -> View:
-    """The photo as a training view: person on white, cropped to the person and scaled to ``longest``."""
+def photo_view(body: Body, rest_joints: torch.Tensor, one: Further, *, longest: int, weight: float) -> View:
+    """A photo as a training view: person on white, without the background that the pixels of the rim hold, cropped and scaled to ``longest``."""
+    photo, perception, track = one.photo, one.perception, one.track
+    if track is None:
+        raise ValueError(f"no body was fitted to the photo '{photo.name}'")
     ys, xs = np.where(perception.mask > 0.5)
     height, width = perception.mask.shape
     margin = round(0.05 * max(np.ptp(ys), np.ptp(xs)))
@@ -256,7 +268,8 @@ def photo_view(body: Body, rest_joints: torch.Tensor, photo: Photo, perception: 
     scale = min(1.0, longest / max(y1 - y0, x1 - x0))
     size = (max(8, round((x1 - x0) * scale)), max(8, round((y1 - y0) * scale)))
     alpha = cv2.resize(perception.mask[y0:y1, x0:x1].astype(np.float32), size, interpolation=cv2.INTER_AREA)
-    image = cv2.resize(photo.image[y0:y1, x0:x1].astype(np.float32) / 255, size, interpolation=cv2.INTER_AREA)
+    clean = extend_person(to_float(photo.image[y0:y1, x0:x1]), perception.mask[y0:y1, x0:x1] > 0.5, float(np.ptp(ys) + 1))
+    image = cv2.resize(clean, size, interpolation=cv2.INTER_AREA)
     image = image * alpha[..., None] + 1 - alpha[..., None]
     state = state_of(track)
     K = state.Ks[0] - torch.tensor([[0, 0, float(x0)], [0, 0, float(y0)], [0, 0, 0]])
