@@ -7,7 +7,6 @@ at the sides, and a belt carries that to the front and the back, which one photo
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -120,13 +119,8 @@ def clothe(
     longest: int = 320,
     weights: ClotheWeights | None = None,
     ignore_border: bool = False,
-    also: Sequence[tuple[FitState, np.ndarray]] = (),
 ) -> np.ndarray:
-    """Rest-space offsets (V, 3), metres, such that the posed silhouette of frame 0 is the mask (H, W).
-
-    Args:
-        also: Fits of the same shape to further photos with their masks: one surface has all outlines.
-    """
+    """Rest-space offsets (V, 3), metres, such that the posed silhouette of frame 0 is the mask (H, W)."""
     w = weights or ClotheWeights()
     free, lap = mobility(body)
     count = len(free)
@@ -135,11 +129,9 @@ def clothe(
     basis, per_ring = ring_basis(body)
     rings, stiffness = _to_torch(basis), torch.tensor(per_ring, dtype=torch.float32)[:, None]
     mobile, renderer = torch.tensor(free)[:, None], OutlineRenderer(body)
+    target = MaskTarget(mask, longest, state.Ks[0], ignore_border=ignore_border)
+    posed = pose_body(body, (body.J_regressor @ shaped(body, state.betas)), state.pose, state.transl)
     base = shaped(body, state.betas)
-    outlines = []
-    for one, outline in ((state, mask), *also):
-        skin = pose_body(body, body.J_regressor @ base, one.pose, one.transl).skin[0]
-        outlines.append((skin, one.viewmats[0], MaskTarget(outline, longest, one.Ks[0], ignore_border=ignore_border)))
     base_normals = vertex_normals(base, renderer.faces)
     worn = torch.tensor(usually_worn(body, shoe=w.shoe, hair=w.hair))[:, None]
     d, x = torch.zeros(count, 1, requires_grad=True), torch.zeros(count, 3, requires_grad=True)
@@ -153,11 +145,8 @@ def clothe(
         normal, loose, belt = _Solve.apply(d, solve_n), _Solve.apply(x, solve_f), torch.sparse.mm(rings, r)
         offset = mobile * (base_normals * (normal + belt) + loose) + base_normals * worn
         surface = base + offset
-        normals = vertex_normals(surface.detach(), renderer.faces)
-        error = torch.zeros(())
-        for skin, viewmat, target in outlines:
-            alpha = renderer.alpha(surface, normals, skin, viewmat, target)
-            error = error + (target.weight * (alpha - target.mask).pow(2)).sum() / target.area / len(outlines)
+        alpha = renderer.alpha(surface, vertex_normals(surface.detach(), renderer.faces), posed.skin[0], state.viewmats[0], target)
+        error = (target.weight * (alpha - target.mask).pow(2)).sum() / target.area
         penalty = w.normal * normal.pow(2).mean() + w.free * loose.pow(2).mean() + w.inward * torch.relu(-normal - belt).pow(2).mean()
         penalty = penalty + w.ring * (stiffness * (r - w.cloth).pow(2)).mean() + w.ring_inward * torch.relu(-r).pow(2).mean()
         adam.zero_grad()

@@ -17,6 +17,7 @@ from svad_ray.fitting.clothed import Surface, clothed_surface
 from svad_ray.fitting.keypoints import KeypointLoss, KeypointTargets, KeypointWeights, fit_keypoints, initial_state
 from svad_ray.fitting.landmarks import LandmarkModel
 from svad_ray.fitting.silhouette import fit_silhouette, shaped
+from svad_ray.fitting.several import fit_further
 from svad_ray.fitting.state import FitState, photo_camera, pose_body, state_of
 from svad_ray.fitting.surface import clothe
 from svad_ray.geometry.raster import to_camera
@@ -27,29 +28,24 @@ from svad_ray.stages.animate.projection import join_views, painted, visible_in
 from svad_ray.stages.base import silent
 from svad_ray.subject import Animation, BodyTrack, Clip, Further, Perception, Photo
 
-SHAPES, SHAPES_MOVED = 20, 10  # betas that the fit's body has, and the first that move
+SHAPES = 20  # betas that the fit's body has; the first ten move
 
 
-def fit_photo(body: Body, perception: Perception, config: AnimateConfig, *, betas: torch.Tensor | None = None) -> FitState:
-    """Body, pose and place of the person in one photo: landmarks first, then the outline. A known shape ``betas`` (20,) is kept."""
+def fit_photo(body: Body, perception: Perception, config: AnimateConfig) -> FitState:
+    """Body, pose and place of the person in one photo: landmarks first, then the outline."""
+    model, weights = LandmarkModel(body), KeypointWeights()
+    targets = KeypointTargets(model, [perception], leg_depth=weights.leg_depth)
+    start = initial_state(model, targets, torch.zeros(SHAPES), _camera(perception, torch.zeros(SHAPES), config))
+    loss = KeypointLoss(model, targets, weights)
+    state = fit_keypoints(loss, start, iterations=config.keypoint_iterations)
+    return fit_silhouette(loss, state, perception.mask, iterations=config.silhouette_iterations, ignore_border=config.bust)
+
+
+def _camera(perception: Perception, betas: torch.Tensor, config: AnimateConfig) -> FitState:
+    """A state with a photo's camera, and nothing else known but the shape."""
     height, width = perception.mask.shape
     Ks, viewmats = photo_camera(height, width, focal_factor=config.focal_factor)
-    model = LandmarkModel(body)
-    weights = KeypointWeights()
-    targets = KeypointTargets(model, [perception], leg_depth=weights.leg_depth)
-    shape, known = (torch.zeros(SHAPES), False) if betas is None else (betas, True)
-    camera = FitState(shape, torch.zeros(1, 55, 3), torch.zeros(1, 3), Ks, viewmats, (height, width))
-    state = initial_state(model, targets, camera.betas, camera)
-    loss = KeypointLoss(model, targets, weights)
-    state = fit_keypoints(loss, state, iterations=config.keypoint_iterations, fixed_shape=known)
-    return fit_silhouette(
-        loss, state, perception.mask, iterations=config.silhouette_iterations, shape_count=0 if known else SHAPES_MOVED, ignore_border=config.bust
-    )
-
-
-def fit_further(body: Body, perception: Perception, betas: torch.Tensor, config: AnimateConfig) -> FitState:
-    """Pose and place of the same person, of known shape, in another photo."""
-    return fit_photo(body, perception, config, betas=betas)
+    return FitState(betas, torch.zeros(1, 55, 3), torch.zeros(1, 3), Ks, viewmats, (height, width))
 
 
 @dataclass(frozen=True)
@@ -66,13 +62,20 @@ class Reprojection:
 def fit_person(
     body: Body, perception: Perception, also: Sequence[Further], config: AnimateConfig, progress: Callable[[float], None] = silent
 ) -> tuple[BodyTrack, ...]:
-    """The body in every photo: one shape and one set of clothes, whose outline is that of all photos; pose and camera of each its own."""
+    """The body in every photo. Shape and clothes are those of the first; pose and camera of each photo are its own.
+
+    Outlines of further photos shape nothing: how far a limb points to the camera is not known well enough in any of them, and two outlines that
+    contradict each other swell the surface (measured, docs/photos.md).
+    """
     state = fit_photo(body, perception, config)
-    further = [fit_further(body, one.perception, state.betas, config) for one in also]
-    progress(0.6)
-    outlines = [(one, seen.perception.mask) for one, seen in zip(further, also)]
-    offset = clothe(body, state, perception.mask, iterations=config.clothe_iterations, ignore_border=config.bust, also=outlines)
-    return tuple(one.to_track(body, vertex_offset=offset) for one in (state, *further))
+    progress(0.5)
+    offset = clothe(body, state, perception.mask, iterations=config.clothe_iterations, ignore_border=config.bust)
+    fits = [state]
+    for one in also:
+        camera = _camera(one.perception, state.betas, config)
+        iterations = (config.keypoint_iterations, config.silhouette_iterations)
+        fits.append(fit_further(body, (state, perception), one.perception, camera, offset, iterations=iterations, ignore_border=config.bust))
+    return tuple(one.to_track(body, vertex_offset=offset) for one in fits)
 
 
 def reproject(
