@@ -71,18 +71,21 @@ class KeypointTargets:
     def _soles(self, model: LandmarkModel, perceptions: Sequence[Perception]) -> None:
         """Toes move to the mask's lowest point at each foot: the network puts both feet at much the same height, the outline does not.
 
-        Seen from behind the heel is nearer to the camera and lowest.
+        Seen from behind the heel is nearer to the camera and lowest. Which way the person faces is read from the hips and shoulders: of a foot's ends
+        the network says it wrongly.
         """
         for t, seen in enumerate(perceptions):
             if seen.mask.size == 0 or len(perceptions) > 1:
                 continue
             reach, size = SOLE_REACH * float(self.size[t]), float(self.size[t])
+            world = seen.landmarks_world
+            away = bool(world[23, 0] - world[24, 0] + world[11, 0] - world[12, 0] < 0)
             feet = {side: seen.landmarks[list(points)] for side, points in (("left", (27, 29, 31)), ("right", (28, 30, 32)))}
             for side, toe in (("left", 31), ("right", 32)):
                 x, other = feet[side][:, 0], feet["right" if side == "left" else "left"][:, 0].mean()
                 low = _lowest(seen.mask > 0.5, x.min() - reach, x.max() + reach, x.mean(), other)
                 heel = toe - 2
-                lead, other_end = (toe, heel) if not seen.landmarks_world[heel, 2] > seen.landmarks_world[toe, 2] else (heel, toe)
+                lead, other_end = (heel, toe) if away else (toe, heel)
                 i = model.index[lead]
                 if low is not None and abs(low - float(self.xy[t, i, 1])) < 2 * reach:
                     shift = low - SOLE_THICKNESS * size - float(self.xy[t, i, 1])

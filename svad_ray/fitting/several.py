@@ -1,7 +1,7 @@
 """The same person in another photo: shape and clothes are known, and most people keep their pose when they turn round for the next photo.
 
-A photo does not tell how far a limb points to the camera. Two photos fitted apart guess it apart, and what they show then lands on different places of
-the surface; so the pose of the first photo is kept where the other one does not clearly show another. Source: ours.
+A photo does not tell how far a limb points to the camera. Two photos fitted apart guess it apart, and what they show then lands on different places
+of the surface; so the pose of the first photo is kept where the other one does not clearly show another. Source: ours.
 """
 
 from __future__ import annotations
@@ -63,9 +63,7 @@ def fit_further(
     pose[:, 0] = _turned(pose[:, 0], _yaw(targets) - _yaw(there))
     loss = SamePose(model, targets, weights, known.pose)
     state = fit_keypoints(loss, _placed(model, targets, camera, pose), iterations=iterations[0], fixed_shape=True)
-    return fit_silhouette(
-        loss, state, perception.mask, iterations=iterations[1], missing=1.0, shape_count=0, ignore_border=ignore_border, worn=worn
-    )
+    return fit_silhouette(loss, state, perception.mask, iterations=iterations[1], missing=1.0, shape_count=0, ignore_border=ignore_border, worn=worn)
 
 
 def _yaw(targets: KeypointTargets) -> torch.Tensor:

@@ -16,8 +16,8 @@ from svad_ray.conventions import to_float, to_uint8
 from svad_ray.fitting.clothed import Surface, clothed_surface
 from svad_ray.fitting.keypoints import KeypointLoss, KeypointTargets, KeypointWeights, fit_keypoints, initial_state
 from svad_ray.fitting.landmarks import LandmarkModel
-from svad_ray.fitting.silhouette import fit_silhouette, shaped
 from svad_ray.fitting.several import fit_further
+from svad_ray.fitting.silhouette import fit_silhouette, shaped
 from svad_ray.fitting.state import FitState, photo_camera, pose_body, state_of
 from svad_ray.fitting.surface import clothe
 from svad_ray.geometry.raster import to_camera
