@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 TURNTABLE_FRAMES, TURNTABLE_FPS = 96, 24.0
 OVERLAYS = 6
 CLIP_SHEET = 12  # frames of a clip shown together
-REGION_VIEWS, REGION_SIDE = ("front", "left", "back", "right"), 384
+REGION_VIEWS, REGION_SIDE = ("front", "right", "back", "left"), 384  # sides that show, as the person turns to their left
 _FREE_BODY = "CC0"  # in the licence of a body that allows everything
 
 
