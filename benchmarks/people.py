@@ -1,11 +1,14 @@
 """How good the avatar of one photo is: synthetic people, their front photo, and the truth of four views.
 
-    python benchmarks/people.py [--people 0,1,2 | all] [--poses a,b] [--avatar] [--views OUT]
+    python -m benchmarks.people [--people 0,1,2 | all] [--poses a,b] [--photos front,back] [--light side] [--avatar] [--views OUT]
 
 Without ``--avatar`` the clothed surface that the animate stage draws its clip from is scored (about 20 s a photo); with it the trained
 Gaussians at the end of the whole pipeline (minutes a photo). Protocol: ``svad_ray.evaluate.synthetic.protocol``; what such figures are
 worth: ``svad_ray.evaluate.synthetic``. The reference row is what the first prototype reached on earlier versions of people 0, 1 and 2
 (surface, same poses by name); people and placing have changed since, so only a large difference means anything.
+
+``--photos`` makes the avatar of several photos of the person, the first with the face. ``--light side`` lights the person by a low sun that stands
+still beside them, in photos and truths alike.
 """
 
 from __future__ import annotations
@@ -14,7 +17,7 @@ import argparse
 import hashlib
 import tempfile
 import time
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, replace
 from pathlib import Path
 
 import cv2
@@ -38,6 +41,7 @@ from svad_ray.evaluate.synthetic import (
     render,
     score_views,
 )
+from svad_ray.evaluate.synthetic.render import SIDE_SUN
 from svad_ray.fitting.state import pose_body, state_of
 from svad_ray.geometry.raster import to_camera
 from svad_ray.local import LocalRunner, prepare
@@ -48,9 +52,10 @@ from svad_ray.stages.animate.embedded import reproject
 from svad_ray.stages.perceive.embedded import MediaPipePerceive
 from svad_ray.stages.perceive.gates import check
 from svad_ray.store import ArtefactStore
-from svad_ray.subject import BodyTrack, Photo
+from svad_ray.subject import BodyTrack, Further, Photo
 
 POSES = {"a": A_POSE, "b": WALK}
+LIGHTS = {"studio": None, "side": SIDE_SUN}
 PROTOTYPE = {
     "front": ViewScore(28.0, 0.981, 0.026, 0.965),
     "left": ViewScore(18.2, 0.901, 0.090, 0.76),
@@ -81,7 +86,8 @@ def surface_views(photo: Photo, truth: View, truths: list[View], perceive: Media
     body = load_body()
     seen = perceive(photo)
     check(photo, seen, largest=True)
-    person = reproject(body, photo, seen, settings.animate, lambda done: None)
+    also = [Further(one, perceive(one)) for one in photo.also]
+    person = reproject(body, photo, seen, settings.animate, lambda done: None, also=also)
     track = person.photo_track
     state = state_of(track)
     posed = pose_body(body, person.rest_joints, state.pose, state.transl)
@@ -102,11 +108,13 @@ def avatar_views(photo: Photo, truth: View, truths: list[View], settings: Settin
         return true_views(made.avatar.value, track, truth, truths), track
 
 
-def measure(number: int, pose: str, *, trained: bool, perceive: MediaPipePerceive, lpips: Lpips, settings: Settings, folder: Path | None) -> Outcome:
-    """Make and score one photo."""
-    character = build(PEOPLE[number])
-    truths = [render(character, POSES[pose], yaw=yaw) for yaw in VIEWS.values()]
-    photo = photo_of(f"{number}{pose}", truths[0])
+def measure(number: int, pose: str, options: argparse.Namespace, *, perceive: MediaPipePerceive, lpips: Lpips, settings: Settings) -> Outcome:
+    """Make and score one person in one pose."""
+    character, light = build(PEOPLE[number]), LIGHTS[options.light]
+    truths = [render(character, POSES[pose], yaw=yaw, light=light) for yaw in VIEWS.values()]
+    first, *others = (photo_of(name, truths[list(VIEWS).index(name)]) for name in options.photos.split(","))
+    photo = replace(first, name=f"{number}{pose}", also=tuple(others))
+    trained, folder = options.avatar, options.views
     start = time.perf_counter()
     if trained:
         pictures, track = avatar_views(photo, truths[0], truths, settings)
@@ -140,6 +148,8 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--people", default="0,1,2", help="numbers of the cast, or all")
     parser.add_argument("--poses", default="a,b", help="a = A-pose, b = slight walk")
+    parser.add_argument("--photos", default="front", help="views that the avatar is made of: front, back, left, right")
+    parser.add_argument("--light", choices=LIGHTS, default="studio", help="what lights the person")
     parser.add_argument("--avatar", action="store_true", help="score the trained Gaussians instead of the surface")
     parser.add_argument("--views", type=Path, help="folder for pictures: renders above truths")
     return parser.parse_args()
@@ -160,7 +170,7 @@ def main() -> None:
     outcomes = []
     for number in numbers:
         for pose in options.poses.split(","):
-            outcomes.append(measure(number, pose, trained=options.avatar, perceive=perceive, lpips=lpips, settings=settings, folder=options.views))
+            outcomes.append(measure(number, pose, options, perceive=perceive, lpips=lpips, settings=settings))
             o = outcomes[-1]
             print(line(o.name, o.scores, o.joints.mean_mm, o.seconds), flush=True)
     print(line("mean", [mean_scores(outcomes, k) for k in range(len(VIEWS))], float(np.mean([o.joints.mean_mm for o in outcomes]))))

@@ -80,6 +80,7 @@ def _global(
 def create(
     out: Annotated[Path, typer.Option(help="Folder for everything that is made.")],
     photo: Annotated[str, typer.Argument(help="A photo of one whole person: a file or an fsspec address.")] = "",
+    also: Annotated[list[str] | None, typer.Option(help="A further photo of the same person from another side; repeatable (docs/photos.md).")] = None,
     prompt: Annotated[str | None, typer.Option(help="A person in words, instead of a photo (docs/pictures.md).")] = None,
     profile: Profile = None,
     config: ConfigFile = None,
@@ -111,9 +112,11 @@ def create(
     values |= {"perceive.largest": largest or None, "perceive.bust": bust or None, "animate.bust": bust or None}
     values |= {"picture.seed": seed} | for_all_stages("seed", seed) | for_all_stages("body", str(body) if body else None)
     settings = override(settings, {key: value for key, value in values.items() if value is not None})
-    from svad_ray.photo import load_photo
+    from svad_ray.photo import load_photo, together
 
-    source = load_photo(photo) if photo else None
+    if also and not photo:
+        raise InputError("further photos beside a prompt", expected="a photo and further photos, or a prompt", remedy="leave out --also")
+    source = together([load_photo(address) for address in (photo, *(also or ()))]) if photo else None
     if until is Until.ANIMATE:
         _print_clip(source, out, settings, consent, prompt or "")
     else:

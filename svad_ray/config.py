@@ -284,6 +284,20 @@ class DriftConfig(BaseModel):
     max_distance: float = Field(default=0.6, gt=0)
 
 
+class PhotosConfig(BaseModel):
+    """How several photos of one person are taken together.
+
+    Attributes:
+        same_person: What is refused: "auto" = different clothes, and different faces where the extra ``face`` is installed; "faces" = the
+            extra must be there; "off" = nothing is compared.
+        max_face_distance: Of dlib's embedding; the same person is below 0.6.
+    """
+
+    model_config = _FROZEN
+    same_person: Literal["auto", "faces", "off"] = "auto"
+    max_face_distance: float = Field(default=0.6, gt=0)
+
+
 class PictureConfig(BaseModel):
     """How a prompt becomes the photo, or an edit changes it.
 
@@ -343,6 +357,7 @@ class Settings(BaseModel):
         mark: What videos show of their origin.
         drift: Whether the face's distance from the photo's is measured.
         picture: How a prompt becomes the photo.
+        photos: What is asked of several photos.
     """
 
     model_config = _FROZEN
@@ -355,6 +370,7 @@ class Settings(BaseModel):
     mark: MarkConfig = MarkConfig()
     drift: DriftConfig = DriftConfig()
     picture: PictureConfig = PictureConfig()
+    photos: PhotosConfig = PhotosConfig()
     perceive: PerceiveConfig = PerceiveConfig()
     animate: AnimateConfig = AnimateConfig()
     identity: IdentityConfig = IdentityConfig()

@@ -18,7 +18,7 @@ from svad_ray import models, pipeline
 from svad_ray.backends import EMBEDDED, STAGES, Backend, load
 from svad_ray.config import MarkConfig, Settings
 from svad_ray.errors import QualityRejected, StoreError, WeightsMissing
-from svad_ray.export.report import ReportInputs, StageCost, Table, write_report
+from svad_ray.export.report import Regions, ReportInputs, StageCost, Table, write_report
 from svad_ray.export.sheets import draw_fit, evenly
 from svad_ray.local import LocalRunner, StageRecord, StepProgress, model_hashes, prepare
 from svad_ray.models.brought import fingerprint, is_rule_made, lacking_files
@@ -44,6 +44,7 @@ _DELIVERED = {
     "report.html": "report",
 }
 _CLIP_FILES = {"photo.png": "picture", "clip.png": "picture", "clip.mp4": "mp4", "report.html": "report"}
+REGION_VIEWS, REGION_SIDE = ("front", "right", "back", "left"), 384  # sides that show, as the person turns to their left
 _FREE_BODY = "CC0"  # in the licence of a body that allows everything
 
 
@@ -139,19 +140,21 @@ def deliver_clip(
             shutil.rmtree(out, ignore_errors=True)
         raise
     clip, warnings = begun.animation.value.clip, (*unreal_weights(settings), *begun.warnings)
-    facts = provenance(source, settings, chosen, consent=consent, warnings=warnings, body=body)
+    same = begun.same_person.value.facts() if begun.same_person else None
+    facts = provenance(begun.photo, settings, chosen, consent=consent, warnings=warnings, body=body, same_person=same)
     write_mp4(marked_frames(clip.frames, facts, settings.mark), out / "clip.mp4", clip.track.fps)
     save_picture(contact_sheet([clip.frames[i] for i in evenly(len(clip), CLIP_SHEET)], cell=256, columns=4), out / "clip.png")
     if source.origin:
         save_picture(source.image, out / "photo.png")
     inputs = ReportInputs(
-        name=source.name,
-        photo=source.image,
+        name=begun.photo.name,
+        photo=begun.photo.image,
         perception=begun.perception.value,
+        further=[(one.image, seen.value) for one, seen in zip(begun.photo.also, begun.further)],
         generated=clip.frames,
         remarks=clip.remarks,
         costs=[_cost(record) for record in run.records.values()],
-        warnings=[*warnings, *source.notes],
+        warnings=[*warnings, *photo_notes(begun.photo)],
         provenance=facts,
     )
     write_report(inputs, out / "report.html")
@@ -222,6 +225,7 @@ def write_delivery(
         consent=consent,
         warnings=(*unreal_weights(settings), *switched_off(settings), *created.warnings),
         body=body,
+        same_person=created.same_person.value.facts() if created.same_person else None,
     )
     avatar = replace(created.avatar.value, facts={**created.avatar.value.facts, "provenance": facts})
     delivery, frames = Delivery(created, avatar, tuple(run.records.values()), out), None
@@ -293,11 +297,50 @@ def report_inputs(delivery: Delivery, body: Any, turntable: np.ndarray, tables: 
         remarks=made.restored.value.remarks,
         fit_overlays=fit_overlays(made.restored.value.frames, made.track.value, body),
         turntable=turntable,
+        further=[(one.image, seen.value) for one, seen in zip(made.photo.also, made.further)],
+        regions=regions(delivery.avatar, body),
         costs=[_cost(record) for record in delivery.records],
-        warnings=[*delivery.avatar.facts["provenance"]["warnings"], *made.photo.notes],
+        warnings=[*delivery.avatar.facts["provenance"]["warnings"], *photo_notes(made.photo)],
         provenance=delivery.avatar.facts["provenance"],
         metrics=[*drift_tables(made), *tables],
     )
+
+
+def photo_notes(photo: Photo) -> list[str]:
+    """What reading changed, of every photo."""
+    return [*photo.notes, *(f"'{one.name}': {note}" for one in photo.also for note in one.notes)]
+
+
+def regions(avatar: Avatar, body: Any) -> Regions | None:
+    """The avatar from four sides, as it is and coloured by what its regions come from; None where that is not recorded."""
+    from svad_ray.stages.avatar.asset import PosableAvatar
+    from svad_ray.stages.avatar.bake import baked
+    from svad_ray.stages.avatar.confidence import palette, region_colors, summary
+
+    plain = baked(avatar)
+    colors, known = region_colors(plain), summary(plain)
+    if colors is None or known is None:
+        return None
+    coloured = replace(plain, tensors={**plain.tensors, "colors": colors})
+    track = turntable_track(avatar, body, frames=len(REGION_VIEWS) + 1, size=REGION_SIDE).frames(slice(0, len(REGION_VIEWS)))
+    views = [np.stack(list(PosableAvatar(one).frames_of(track))) for one in (plain, coloured)]
+    legend = [(name, tuple(int(c) for c in palette(np.array(k)))) for k, name in enumerate(("generated", *known["photos"]))]
+    return Regions(views[0], views[1], REGION_VIEWS, legend, _parts_table(known))
+
+
+def _parts_table(known: Mapping[str, Any]) -> Table:
+    """One row a body part: share of its surface seen in each photo, and generated."""
+    several = len(known["photos"]) > 1
+    heads = ("Part", "seen", *(f"in {name}" for name in known["photos"] if several), "generated")
+    rows = [("whole", _percent(known["seen"]), *("" for _ in known["photos"] if several), _percent(1 - known["seen"]))]
+    for name, part in known["parts"].items():
+        each = [_percent(share) for share in part["photos"]] if several else []
+        rows.append((name.replace("_", " "), _percent(part["seen"]), *each, _percent(1 - part["seen"])))
+    return Table(heads, tuple(rows), "Share of the surface")
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.0f} %"
 
 
 def drift_tables(made: pipeline.Created) -> list[Table]:
@@ -445,9 +488,20 @@ def fetching(tell: StepProgress, name: str, sentence: str, done: float) -> None:
 
 
 def provenance(
-    photo: Photo, settings: Settings, backends: tuple[Backend, ...], *, consent: str, warnings: tuple[str, ...], body: Body
+    photo: Photo,
+    settings: Settings,
+    backends: tuple[Backend, ...],
+    *,
+    consent: str,
+    warnings: tuple[str, ...],
+    body: Body,
+    same_person: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Where an avatar comes from, JSON values only. No clock and no host name: equal runs give equal files."""
+    several: dict[str, Any] = {}
+    if photo.also:
+        several["photos"] = [{"name": one.name, "sha256": one.sha256, "notes": list(one.notes)} for one in (photo, *photo.also)]
+        several["same_person"] = same_person or {"checked": False, "how": "not asked for (photos.same_person=off)"}
     brought = {b.stage: fingerprint(getattr(settings.stage(b.stage), "weights", "")) for b in backends}
     against = [f"{b.stage}/{b.name}: {b.commercial_reason}" for b in backends if not b.commercial]
     if photo.origin and not photo.origin["commercial_use"]:
@@ -457,6 +511,7 @@ def provenance(
     return {
         "svad_ray": svad_ray.__version__,
         "photo": {"name": photo.name, "sha256": photo.sha256, "notes": list(photo.notes)} | ({"origin": dict(photo.origin)} if photo.origin else {}),
+        **several,
         "consent": consent or "none stated",
         "profile": settings.profile,
         "stages": {

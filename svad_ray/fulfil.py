@@ -17,7 +17,7 @@ from svad_ray.config import Settings, StageConfig
 from svad_ray.errors import ConfigError, InputError
 from svad_ray.ledger import SubjectRequest
 from svad_ray.local import FrameHost, LocalRunner, StepProgress
-from svad_ray.photo import load_photo
+from svad_ray.photo import load_photo, together
 from svad_ray.pictures import made_photo
 from svad_ray.stages.base import make
 from svad_ray.store import ArtefactStore, Committed
@@ -143,12 +143,15 @@ def photo_of(request: SubjectRequest, kit: Kit, run: LocalRunner, stages: pipeli
 
 
 def read_photo(request: SubjectRequest, kit: Kit) -> Photo:
-    """The request's photo. Raises ``InputError`` when its bytes are not the stated ones."""
-    photo = kit.load(request.uri)
-    if request.sha256 and photo.sha256 != request.sha256.lower():
-        found = f"the photo of '{request.subject_id}' has sha256 {photo.sha256}"
-        raise InputError(found, expected=request.sha256, remedy="correct the manifest, or copy the photo again")
-    return photo
+    """The request's photo, further ones in its ``also``. Raises ``InputError`` when bytes are not the stated ones, and as ``photo.together``."""
+    photos = []
+    for uri, sha256 in request.photos:
+        photo = kit.load(uri)
+        if sha256 and photo.sha256 != sha256.lower():
+            found = f"the photo '{photo.name}' of '{request.subject_id}' has sha256 {photo.sha256}"
+            raise InputError(found, expected=sha256, remedy="correct the manifest, or copy the photo again")
+        photos.append(photo)
+    return together(photos)
 
 
 def subject_facts(created: pipeline.Created, request: SubjectRequest, run: LocalRunner) -> dict[str, Any]:
@@ -158,6 +161,7 @@ def subject_facts(created: pipeline.Created, request: SubjectRequest, run: Local
         "subject_id": request.subject_id,
         "uri": request.uri,
         "photo_sha256": created.photo.sha256,
+        **({"also": list(request.also), "also_sha256": [one.sha256 for one in created.photo.also]} if request.also else {}),
         "keys": run.keys | {"clip": restored.key},
         "stages": {name: {**asdict(record.usage), "backend": record.backend, "blocks": record.blocks} for name, record in run.records.items()},
         "quality": quality(created),

@@ -9,6 +9,8 @@ import hashlib
 import io
 import os
 import warnings
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import PurePosixPath
 
 import fsspec
@@ -22,6 +24,7 @@ MAX_BYTES = 64 << 20
 MAX_PIXELS = 100_000_000
 WORKING_SIDE = 2048
 MIN_SIDE = 64
+MAX_PHOTOS = 8  # of one person
 _FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF")
 _READABLE = "a JPEG, PNG, WebP, TIFF, BMP or GIF photo"
 _HEIC = (b"ftypheic", b"ftypheix", b"ftypmif1", b"ftyphevc")
@@ -67,6 +70,23 @@ def decode_photo(data: bytes, *, name: str = "photo", max_pixels: int = MAX_PIXE
         found = f"'{name}' is damaged or incomplete ({_plain(error)})"
         raise InputError(found, expected="a whole image file", remedy="copy or export the photo again") from error
     return Photo(name, _bounded(pixels, working_side, _header_size(data), notes), hashlib.sha256(data).hexdigest(), tuple(notes))
+
+
+def together(photos: Sequence[Photo]) -> Photo:
+    """Several photos of one person as one: the first, with the others in ``also``.
+
+    Raises:
+        InputError: None, too many, one of them twice, or a drawn picture among several.
+    """
+    if not 1 <= len(photos) <= MAX_PHOTOS:
+        raise InputError(f"{len(photos)} photos of one person", expected=f"1 to {MAX_PHOTOS}", remedy="choose those from different sides")
+    seen: dict[str, str] = {}
+    for photo in photos:
+        if photo.sha256 in seen:
+            found = f"the photos '{seen[photo.sha256]}' and '{photo.name}' are the same file"
+            raise InputError(found, expected="photos from different sides", remedy="leave one out")
+        seen[photo.sha256] = photo.name
+    return replace(photos[0], also=tuple(photos[1:]))
 
 
 def _read(source: str, max_bytes: int) -> bytes:

@@ -22,6 +22,7 @@ class Photo:
         sha256: Hash of the file's bytes as given.
         notes: What reading changed: "EXIF rotation applied", "alpha flattened onto white", "downscaled from 7728x5368".
         origin: Of a picture that a model drew or edited: its prompt, the model and its terms, for provenance; empty for a photo.
+        also: Further photos of the same person in the same clothes, from other sides; they have none themselves.
     """
 
     name: str
@@ -29,6 +30,7 @@ class Photo:
     sha256: str
     notes: tuple[str, ...] = ()
     origin: Mapping[str, Any] = field(default_factory=dict)
+    also: tuple[Photo, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -82,6 +84,15 @@ class TexturedFace:
     uv: np.ndarray
     uv_faces: np.ndarray
     source: str
+
+
+@dataclass(frozen=True)
+class Further:
+    """A further photo of the subject, what it shows, and, once the body is fitted to it, that fit (one frame, this photo's camera)."""
+
+    photo: Photo
+    perception: Perception
+    track: BodyTrack | None = None
 
 
 @dataclass(frozen=True)
@@ -194,10 +205,14 @@ class Clip:
 
 @dataclass(frozen=True)
 class Animation:
-    """What the animate stage gives: the generated clip and the body fitted to the photo itself (one frame, the photo's camera)."""
+    """What the animate stage gives: the generated clip and the body fitted to the photo itself (one frame, the photo's camera).
+
+    ``also_tracks``: The same for each further photo, same shape and clothes.
+    """
 
     clip: Clip
     photo_track: BodyTrack
+    also_tracks: tuple[BodyTrack, ...] = ()
 
 
 def join_clips(shards: list[Clip]) -> Clip:

@@ -150,3 +150,71 @@ def test_a_motion_counts_by_its_content(tmp_path, name):
     first = key("a", b"walk")
     assert key("a", b"run") != first
     assert key("a", b"walk") == first
+
+
+def test_stages_of_one_photo_refuse_several_before_any_work(tmp_path):
+    from dataclasses import replace
+
+    from svad_ray.errors import BackendUnavailable
+    from svad_ray.local import LocalRunner
+    from svad_ray.pipeline import create
+    from svad_ray.store import ArtefactStore
+
+    calls = []
+    front = tiny_pipeline.photo()
+    several = replace(front, also=(replace(front, name="back", sha256="1" * 64),))
+    run = LocalRunner(ArtefactStore(str(tmp_path)), tiny_pipeline.settings())
+    with pytest.raises(BackendUnavailable, match="'tiny' makes avatars of one photo"):
+        create(several, tiny_pipeline.settings(), run, stages=tiny_pipeline.stages(calls.append))
+    assert calls == []
+
+
+class SeveralAnimate(tiny_pipeline.Animate):
+    def __call__(self, photo, perception, *, also=(), progress):
+        self.given = [one.photo.name for one in also]
+        made = super().__call__(photo, perception, progress=progress)
+        from dataclasses import replace
+
+        return replace(made, also_tracks=tuple(tiny_pipeline.track(1) for _ in also))
+
+
+class SeveralTrain(tiny_pipeline.Train):
+    def __call__(self, *args, also=(), **options):
+        self.given = [(one.photo.name, one.track is not None) for one in also]
+        return super().__call__(*args, **options)
+
+
+def test_several_photos_reach_the_stages_and_the_keys(tmp_path):
+    from dataclasses import replace
+
+    from svad_ray.config import override
+    from svad_ray.errors import QualityRejected
+    from svad_ray.local import LocalRunner
+    from svad_ray.pipeline import create
+    from svad_ray.store import ArtefactStore
+
+    front = tiny_pipeline.photo()
+    other = np.where(front.image < 255, 255 - front.image, 255).astype(np.uint8)
+    settings = override(tiny_pipeline.settings(), {"photos.same_person": "off"})
+
+    def made(photo):
+        stages = replace(
+            tiny_pipeline.stages(lambda what: None),
+            animate=SeveralAnimate("animate", settings.animate, lambda what: None),
+            avatar=SeveralTrain("avatar", settings.avatar, lambda what: None),
+        )
+        run = LocalRunner(ArtefactStore(str(tmp_path)), settings)
+        created = create(photo, settings, run, stages=stages)
+        return created, stages, run
+
+    one, _, alone = made(front)
+    two, stages, several = made(replace(front, also=(replace(front, name="back", image=other, sha256="1" * 64),)))
+    assert stages.animate.given == ["back"] and stages.avatar.given == [("back", True)]
+    assert len(two.further) == 1 and two.photo.also[0].name == "back" and one.further == ()
+    assert alone.keys["perceive"] == several.keys["perceive"]  # a photo is looked at once, whatever it is together with
+    assert alone.keys["animate"] != several.keys["animate"] and alone.keys["avatar"] != several.keys["avatar"]
+    cut = other.copy()
+    cut[-1, 20:100] = 0
+    cut[200:, 10:110] = 0
+    with pytest.raises(QualityRejected, match="'cut': the person runs into"):
+        made(replace(front, also=(replace(front, name="cut", image=cut, sha256="2" * 64),)))

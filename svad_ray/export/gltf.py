@@ -76,6 +76,7 @@ def write_splats(avatar: Avatar, path: str | Path, *, clips: Mapping[str, BodyTr
         f"{SPLATS}:OPACITY": glb.accessor(_float(opacity), target=VERTICES),
         f"{SPLATS}:SH_DEGREE_0_COEF_0": glb.accessor(_float((colors.astype(np.float64) - 0.5) / SH_C0), target=VERTICES),
         **_binding(glb, joints, weights),
+        **{f"_{name.upper()}": glb.accessor(_float(t[name]), target=VERTICES) for name in ("confidence", "source") if name in t},
     }
     kernel = {"kernel": "ellipse", "colorSpace": "srgb_rec709_display"}
     primitive = {"mode": _POINTS, "attributes": attributes, "extensions": {SPLATS: kernel}}

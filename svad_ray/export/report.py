@@ -20,7 +20,7 @@ from svad_ray.subject import Perception
 
 SHEET_FRAMES = 12
 TURN_VIEWS = 48
-PHOTO_SIDE, TURN_SIDE, CELL = 900, 512, 224
+PHOTO_SIDE, TURN_SIDE, CELL, REGION_CELL = 900, 512, 224, 300
 
 
 @dataclass(frozen=True)
@@ -44,12 +44,28 @@ class Table:
 
 
 @dataclass(frozen=True)
+class Regions:
+    """What the avatar's regions come from.
+
+    Attributes:
+        plain, coloured: (V, H, W, 3) uint8, the avatar as it is and with each region in the colour of its source. names: Of the V views.
+        legend: (what it is, RGB) of each source, "generated" first. table: Shares by body part.
+    """
+
+    plain: np.ndarray
+    coloured: np.ndarray
+    names: Sequence[str]
+    legend: Sequence[tuple[str, tuple[int, ...]]]
+    table: Table
+
+
+@dataclass(frozen=True)
 class ReportInputs:
     """All that a report shows; what is None or empty is left out, with nothing in its place.
 
     Attributes:
         name: Of the person or photo.
-        photo: (H, W, 3) uint8. perception: What was seen on it.
+        photo: (H, W, 3) uint8. perception: What was seen on it. further: The same of further photos.
         generated, identity, restored: (T, H, W, 3) uint8 frames of the clip after each stage, the same T.
         remarks: T strings, "" where there is nothing to say of a frame.
         fit_overlays: Frames with the fitted body drawn over them (``sheets.draw_fit``).
@@ -58,6 +74,7 @@ class ReportInputs:
         warnings: Quality remarks for a person.
         provenance: JSON values. Known: commercial_use (bool), commercial_reason, consent, stages, models, photo, body, seed; others are listed too.
         metrics: Tables of measured quality, against a known truth.
+        regions: Which regions photos showed.
     """
 
     name: str
@@ -73,6 +90,8 @@ class ReportInputs:
     warnings: Sequence[str] = ()
     provenance: Mapping[str, Any] = field(default_factory=dict)
     metrics: Sequence[Table] = ()
+    further: Sequence[tuple[np.ndarray, Perception]] = ()
+    regions: Regions | None = None
 
 
 def write_report(inputs: ReportInputs, path: str | Path) -> None:
@@ -83,7 +102,9 @@ def write_report(inputs: ReportInputs, path: str | Path) -> None:
     """
     page = _template().render(
         name=inputs.name,
-        photo=_jpeg(_photo(inputs), quality=88),
+        photo=_jpeg(_photo(inputs.photo, inputs.perception), quality=88),
+        further=[_jpeg(_photo(image, seen), quality=84) for image, seen in inputs.further],
+        regions=_regions(inputs.regions),
         has_perception=inputs.perception is not None,
         turn=_turn(inputs.turntable),
         sheets=_sheets(inputs),
@@ -120,15 +141,23 @@ def _jpeg(image: np.ndarray, *, quality: int = 84) -> str:
     return "data:image/jpeg;base64," + b64encode(encoded.tobytes()).decode("ascii")
 
 
-def _photo(inputs: ReportInputs) -> np.ndarray:
-    """The photo at page size with what was seen on it; points are scaled first so that strokes stay fine."""
-    small = fit_inside(inputs.photo, PHOTO_SIDE)
-    seen = inputs.perception
+def _photo(image: np.ndarray, seen: Perception | None) -> np.ndarray:
+    """A photo at page size with what was seen on it; points are scaled first so that strokes stay fine."""
+    small = fit_inside(image, PHOTO_SIDE)
     if seen is None:
         return small
-    scale = np.array([small.shape[1] / inputs.photo.shape[1], small.shape[0] / inputs.photo.shape[0]])
+    scale = np.array([small.shape[1] / image.shape[1], small.shape[0] / image.shape[0]])
     mask = cv2.resize(seen.mask.astype(np.float32), small.shape[1::-1], interpolation=cv2.INTER_LINEAR)
     return draw_perception(small, seen.keypoints * scale, seen.scores, mask)
+
+
+def _regions(regions: Regions | None) -> dict[str, Any] | None:
+    """The avatar above itself coloured by source, side by side."""
+    if regions is None:
+        return None
+    frames = [*regions.plain, *regions.coloured]
+    picture = contact_sheet(frames, labels=[*regions.names, *regions.names], cell=REGION_CELL, columns=len(regions.names))
+    return {"picture": _jpeg(picture), "legend": [(name, "#{:02x}{:02x}{:02x}".format(*rgb)) for name, rgb in regions.legend], "table": regions.table}
 
 
 def _turn(frames: np.ndarray | None) -> dict[str, Any] | None:

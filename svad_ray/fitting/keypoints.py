@@ -86,21 +86,29 @@ class KeypointTargets:
         self.standing = torch.tensor([float(standing(w)) for w in self.world])
 
     def _soles(self, model: LandmarkModel, perceptions: Sequence[Perception]) -> None:
-        """Toes move to the mask's lowest point at each foot: the network puts both feet at much the same height, the outline does not."""
+        """Toes move to the mask's lowest point at each foot: the network puts both feet at much the same height, the outline does not.
+
+        Seen from behind the heel is nearer to the camera and lowest. Which way the person faces is read from the hips and shoulders: of a foot's ends
+        the network says it wrongly.
+        """
         for t, seen in enumerate(perceptions):
             if seen.mask.size == 0 or len(perceptions) > 1:
                 continue
             reach, size = SOLE_REACH * float(self.size[t]), float(self.size[t])
+            world = seen.landmarks_world
+            away = bool(world[23, 0] - world[24, 0] + world[11, 0] - world[12, 0] < 0)
             feet = {side: seen.landmarks[list(points)] for side, points in (("left", (27, 29, 31)), ("right", (28, 30, 32)))}
             for side, toe in (("left", 31), ("right", 32)):
                 x, other = feet[side][:, 0], feet["right" if side == "left" else "left"][:, 0].mean()
                 low = _lowest(seen.mask > 0.5, x.min() - reach, x.max() + reach, x.mean(), other)
-                i = model.index[toe]
+                heel = toe - 2
+                lead, other_end = (heel, toe) if away else (toe, heel)
+                i = model.index[lead]
                 if low is not None and abs(low - float(self.xy[t, i, 1])) < 2 * reach:
                     shift = low - SOLE_THICKNESS * size - float(self.xy[t, i, 1])
                     self.xy[t, i, 1] += shift
                     self.weights[t, i] = SOLE_WEIGHT
-                    for point in (toe - 4, toe - 2):  # ankle and heel
+                    for point in (toe - 4, other_end):  # ankle, and heel or toe
                         self.xy[t, model.index[point], 1] += SOLE_CARRY * shift
 
     def residual(self, projected: torch.Tensor) -> torch.Tensor:

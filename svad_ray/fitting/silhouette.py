@@ -104,6 +104,7 @@ def fit_silhouette(
     shape_count: int = 10,
     rates: tuple[float, float, float] = (0.03, 0.008, 0.004),
     ignore_border: bool = False,
+    worn: np.ndarray | None = None,
 ) -> FitState:
     """Refine one frame's shape, pose and place so that the body lies inside the mask.
 
@@ -111,11 +112,13 @@ def fit_silhouette(
         loss: Keypoint terms; their 2D residual is scaled by ``keypoint_weight``.
         mask: (H, W) in [0, 1] of the full picture.
         outside, missing: Weights of body outside the mask and of mask without body (clothes are not body: smaller).
+        worn: (V, 3) metres, known clothes: then the outline is that of the clothed body.
     """
     body, renderer = loss.model.body, OutlineRenderer(loss.model.body)
     target = MaskTarget(mask, longest, state.Ks[0], ignore_border=ignore_border)
     per_pixel = torch.where(target.mask > 0.5, missing, outside) * target.weight
-    normals = vertex_normals(shaped(body, state.betas), renderer.faces)
+    clothes = torch.zeros(()) if worn is None else torch.as_tensor(worn, dtype=torch.float32)
+    normals = vertex_normals(shaped(body, state.betas) + clothes, renderer.faces)
     head, tail = state.betas[:shape_count].clone().requires_grad_(True), state.betas[shape_count:]
     pose, fingers = state.pose[:, :BODY_JOINTS].clone().requires_grad_(True), state.pose[:, BODY_JOINTS:]
     transl = state.transl.clone().requires_grad_(True)
@@ -128,7 +131,7 @@ def fit_silhouette(
                 group["lr"] *= 0.3
         betas, full = torch.cat([head, tail]), torch.cat([pose, fingers], 1)
         posed = pose_body(body, loss.model.rest_joints(betas), full, transl)
-        alpha = renderer.alpha(shaped(body, betas), normals, posed.skin[0], state.viewmats[0], target)
+        alpha = renderer.alpha(shaped(body, betas) + clothes, normals, posed.skin[0], state.viewmats[0], target)
         outline = (per_pixel * (alpha - target.mask).pow(2)).sum() / target.area
         adam.zero_grad()
         (weight * outline + loss(state, betas, full, posed)).backward()

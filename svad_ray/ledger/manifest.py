@@ -15,10 +15,11 @@ import fsspec
 from svad_ray.config import PROFILES, Settings, load_settings, override
 from svad_ray.errors import ConfigError, InputError
 from svad_ray.ledger.requests import SubjectRequest
+from svad_ray.photo import MAX_PHOTOS
 
 _PHOTOS = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp")
 _KINDS = (".parquet", ".csv", ".jsonl", ".ndjson")
-_OWN = ("subject_id", "uri", "sha256", "profile", "consent", "options")
+_OWN = ("subject_id", "uri", "uris", "sha256", "profile", "consent", "options")
 
 
 @dataclass(frozen=True)
@@ -32,8 +33,9 @@ class Manifest:
 def read_manifest(address: str, settings: Settings, *, profile_given: bool = False, consent: str = "") -> Manifest:
     """Every subject of a list.
 
-    Columns: ``subject_id`` and ``uri`` (relative ones are looked for beside the list), and if wanted ``sha256``, ``profile``, ``consent``,
-    ``options`` (a JSON object of dotted settings) or any dotted setting as a column of its own (``animate.frames``). Others are noted, not used.
+    Columns: ``subject_id`` and ``uri`` (relative ones are looked for beside the list), or ``uris``, a list of several photos of the subject (in
+    CSV as JSON); and if wanted ``sha256`` (a list beside ``uris``), ``profile``, ``consent``, ``options`` (a JSON object of dotted settings) or any
+    dotted setting as a column of its own (``animate.frames``). Others are noted, not used.
 
     Args:
         address: The list, or a folder of photos, whose subjects are named after the files.
@@ -115,9 +117,9 @@ def _request(
     if not isinstance(row, Mapping):
         raise InputError(f"{address}: row {number} is no object", expected='{"subject_id": ..., "uri": ...}')
     values = {str(name): value for name, value in row.items() if value not in (None, "")}
-    for name in ("subject_id", "uri"):
-        if name not in values:
-            raise InputError(f"{address}: row {number} has no {name}", expected="the columns subject_id and uri", remedy=f"fill in {name}")
+    if "subject_id" not in values:
+        raise InputError(f"{address}: row {number} has no subject_id", expected="the columns subject_id and uri", remedy="fill in subject_id")
+    uris, hashes = _photos_of(values, number, address)
     for name in values:
         if name not in _OWN and "." not in name:
             notes[f"the column '{name}' is not used"] = None
@@ -127,11 +129,39 @@ def _request(
         cache[name] = _settings(settings, values.get("profile"), options, number, address)
     return SubjectRequest(
         subject_id=str(values["subject_id"]),
-        uri=_absolute(str(values["uri"]), base),
+        uri=_absolute(uris[0], base),
         settings=cache[name],
-        sha256=str(values.get("sha256", "")).lower(),
+        sha256=hashes[0],
         consent=str(values.get("consent", consent)),
+        also=tuple(_absolute(uri, base) for uri in uris[1:]),
+        also_sha256=tuple(hashes[1:]),
     )
+
+
+def _photos_of(values: Mapping[str, Any], number: int, address: str) -> tuple[list[str], list[str]]:
+    """Addresses of a row's photos and their hashes, "" where none is stated."""
+    if ("uri" in values) == ("uris" in values):
+        found = "both uri and uris" if "uri" in values else "no uri"
+        raise InputError(f"{address}: row {number} has {found}", expected="the columns subject_id and uri, or uris", remedy="fill in one of them")
+    if "uri" in values:
+        return [str(values["uri"])], [str(values.get("sha256", "")).lower()]
+    uris = _listed(values["uris"], "uris", number, address)
+    hashes = _listed(values["sha256"], "sha256", number, address) if "sha256" in values else [""] * len(uris)
+    if not 1 <= len(uris) <= MAX_PHOTOS or len(hashes) != len(uris) or len(set(uris)) != len(uris):
+        found = f"{address}: row {number} names {len(uris)} photos ({len(set(uris))} different ones) and {len(hashes)} hashes"
+        raise InputError(found, expected=f"1 to {MAX_PHOTOS} different photos, and as many hashes or none", remedy="correct the row")
+    return uris, [one.lower() for one in hashes]
+
+
+def _listed(given: Any, name: str, number: int, address: str) -> list[str]:
+    try:
+        listed = json.loads(given) if isinstance(given, str) else list(given)
+        if not isinstance(listed, list) or not all(isinstance(one, str) for one in listed):
+            raise ValueError("not a list of texts")
+    except (ValueError, TypeError) as error:
+        found = f"{address}: {name} of row {number} is no list ({error})"
+        raise InputError(found, expected='["front.jpg", "back.jpg"]', remedy="write a JSON list") from error
+    return listed
 
 
 def _options(values: Mapping[str, Any], number: int, address: str) -> dict[str, Any]:

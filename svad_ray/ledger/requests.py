@@ -27,6 +27,7 @@ class SubjectRequest:
         sha256: Of the photo's bytes; when given, other bytes are refused.
         consent: The statement that the person agrees.
         prompt: What the photo shall be changed to; without a ``uri`` the photo is drawn from it.
+        also: Addresses of further photos of the same person. also_sha256: Of their bytes, in the same order, "" or left out where not stated.
     """
 
     subject_id: str
@@ -35,13 +36,21 @@ class SubjectRequest:
     sha256: str = ""
     consent: str = ""
     prompt: str = ""
+    also: tuple[str, ...] = ()
+    also_sha256: tuple[str, ...] = ()
+
+    @property
+    def photos(self) -> tuple[tuple[str, str], ...]:
+        """(address, sha256 or "") of every photo."""
+        hashes = (*self.also_sha256, *("" for _ in self.also))
+        return ((self.uri, self.sha256), *zip(self.also, hashes))
 
     @cached_property
     def key(self) -> Key:
         """Name of the finished subject: equal orders have equal keys. A photo that changes at the same address needs ``sha256`` to be noticed."""
         settings = self.settings.model_dump(mode="json", exclude=_MACHINE_ONLY if self.prompt else {*_MACHINE_ONLY, "picture"})
         parameters = {"settings": settings, "consent": self.consent, "svad_ray": __version__} | ({"prompt": self.prompt} if self.prompt else {})
-        return content_key(folder_name(self.subject_id), version=1, parameters=parameters, inputs=[self.sha256 or self.uri])
+        return content_key(folder_name(self.subject_id), version=1, parameters=parameters, inputs=[hashed or uri for uri, hashed in self.photos])
 
     def to_json(self) -> dict[str, Any]:
         """Plain values that ``from_json`` reads back."""
@@ -50,7 +59,8 @@ class SubjectRequest:
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> SubjectRequest:
         """The request that ``to_json`` wrote."""
-        return cls(**{**values, "settings": parse_settings(values["settings"])})
+        several = {name: tuple(values.get(name, ())) for name in ("also", "also_sha256")}
+        return cls(**{**values, **several, "settings": parse_settings(values["settings"])})
 
 
 def folder_name(subject_id: str) -> str:

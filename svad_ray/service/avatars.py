@@ -13,10 +13,10 @@ from pydantic import BaseModel, Field
 import svad_ray
 from svad_ray.config import Settings
 from svad_ray.errors import InputError
-from svad_ray.photo import decode_photo
+from svad_ray.photo import decode_photo, together
 from svad_ray.service.addresses import check, fetch
 from svad_ray.service.answers import ErrorDetail, responses
-from svad_ray.service.bodies import Asked, AvatarAsked, AvatarDrawn, Options, avatar_asked, idempotency_key
+from svad_ray.service.bodies import Asked, AvatarAsked, AvatarDrawn, Options, avatar_asked, idempotency_key, name_in
 from svad_ray.service.book import new_id, plain_settings
 from svad_ray.service.engine import Busy
 from svad_ray.service.guard import Caller, Service, TheCaller, TheService
@@ -38,6 +38,7 @@ class AvatarState(BaseModel):
     warnings: list[str] = Field(description="remarks on the photo")
     options: dict[str, Any] = Field(examples=[{"frames": 96}])
     photo_sha256: str = Field(description="empty when the photo is drawn")
+    further_sha256: list[str] = Field(description="of further photos of the person; mostly none")
     prompt: str = Field(description="what is drawn, or how the photo is edited; mostly empty")
     created_at: datetime
     ended_at: datetime | None
@@ -70,7 +71,11 @@ _BODY = {
                     "type": "object",
                     "required": ["photo"],
                     "properties": {
-                        "photo": {"type": "string", "format": "binary", "description": "JPEG, PNG, WebP, TIFF, BMP or GIF of one whole person"},
+                        "photo": {
+                            "type": "string",
+                            "format": "binary",
+                            "description": "JPEG, PNG, WebP, TIFF, BMP or GIF of one whole person; repeated for the person's other sides",
+                        },
                         "consent": {"type": "string", "maxLength": 2000, "description": "Statement that the person agrees; kept in the avatar"},
                         "options": {"type": "string", "description": "JSON object: frames, size, gaussians, iterations, seed, largest, bust, motion"},
                         "webhook": {"type": "string", "maxLength": 2048, "description": "Called at the end, signed"},
@@ -101,6 +106,7 @@ def state_of(record: AvatarRecord) -> AvatarState:
         warnings=list(record.warnings),
         options=dict(record.order.options),
         photo_sha256=record.order.sha256,
+        further_sha256=list(record.order.also),
         prompt=record.order.prompt,
         created_at=datetime.fromtimestamp(record.created_at, UTC),
         ended_at=None if record.ended_at is None else datetime.fromtimestamp(record.ended_at, UTC),
@@ -123,11 +129,11 @@ async def ask(
     service: TheService,
     idempotency: Annotated[str | None, Header(alias="Idempotency-Key", description="Repeating a request under one key makes one avatar.")] = None,
 ) -> AvatarState:
-    """Upload a photo (multipart), name its address, or describe a person (JSON). The answer comes at once; the work goes on behind it."""
+    """Upload one or several photos (multipart), name their addresses, or describe a person (JSON). The answer comes at once, the work goes on."""
     key = idempotency_key(idempotency)
     asked = await avatar_asked(request, max_photo_bytes=service.config.max_upload_bytes)
-    order, photo = await _order(asked, caller, service)
-    record, new = await _create(service, caller, order, photo, key)
+    order, photos = await _order(asked, caller, service)
+    record, new = await _create(service, caller, order, photos, key)
     if new:
         await service.engine.wake(record.id)
     else:
@@ -136,8 +142,8 @@ async def ask(
     return state_of(record)
 
 
-async def _order(asked: Asked, caller: Caller, service: Service) -> tuple[AvatarOrder, bytes | None]:
-    """The checked order and its photo."""
+async def _order(asked: Asked, caller: Caller, service: Service) -> tuple[AvatarOrder, list[bytes]]:
+    """The checked order and its photos."""
     config = service.config
     if config.consent_required and not asked.consent.strip():
         found = "there is no statement that the person in the photo agrees"
@@ -147,22 +153,31 @@ async def _order(asked: Asked, caller: Caller, service: Service) -> tuple[Avatar
         await service.store(check, asked.webhook, service.webhook_rules, resolver=service.resolver)
     if asked.prompt:
         await service.store(_require_model, asked.prompt, settings)
-    photo = asked.photo
-    if photo is None and asked.uri:
-        photo = await service.store(fetch, asked.uri, service.photo_rules, max_bytes=config.max_upload_bytes, resolver=service.resolver)
-    if photo is not None:
-        await service.decode(decode_photo, photo, name="the photo", max_pixels=config.max_pixels)
+    photos, left = list(asked.photos), config.max_upload_bytes
+    for uri in asked.uris:
+        content = await service.store(fetch, uri, service.photo_rules, max_bytes=left, resolver=service.resolver)
+        photos.append((name_in(uri), content))
+        left -= len(content)
+    decoded = []
+    for number, (_, content) in enumerate(photos, 1):
+        name = "the photo" if len(photos) == 1 else f"photo {number}"
+        decoded.append(await service.decode(decode_photo, content, name=name, max_pixels=config.max_pixels))
+    if len(decoded) > 1:
+        together(decoded)
+    hashes = [hashlib.sha256(content).hexdigest() for _, content in photos] or [""]
     order = AvatarOrder(
         owner=caller.name,
         settings=plain_settings(settings),
-        sha256="" if photo is None else hashlib.sha256(photo).hexdigest(),
-        photo_name=asked.name,
+        sha256=hashes[0],
+        photo_name=photos[0][0] if photos else "",
         consent=asked.consent,
         options=asked.options.given(),
         webhook=asked.webhook,
         prompt=asked.prompt,
+        also=tuple(hashes[1:]),
+        also_names=tuple(name for name, _ in photos[1:]),
     )
-    return order, photo
+    return order, [content for _, content in photos]
 
 
 def _require_model(prompt: str, settings: Settings) -> None:
@@ -174,14 +189,14 @@ def _require_model(prompt: str, settings: Settings) -> None:
     check_request(prompt, settings.picture)
 
 
-async def _create(service: Service, caller: Caller, order: AvatarOrder, photo: bytes | None, key: str | None) -> tuple[AvatarRecord, bool]:
+async def _create(service: Service, caller: Caller, order: AvatarOrder, photos: list[bytes], key: str | None) -> tuple[AvatarRecord, bool]:
     """Write the order down unless the caller has enough unfinished ones; repeating an old one is always allowed."""
     avatar_id = new_id(caller.name, key)
     async with service.creating:
         known = key is not None and await service.store(_known, service, avatar_id, caller.name)
         if not known and await service.store(service.book.open_count, caller.name) >= caller.open_avatars:
             raise Busy.for_seconds(OPEN_AGAIN_S, f"{caller.open_avatars} avatars of yours are not finished yet")
-        return await service.store(service.book.create, order, photo, avatar_id=avatar_id)
+        return await service.store(service.book.create, order, photos[0] if photos else None, also=photos[1:], avatar_id=avatar_id)
 
 
 def _known(service: Service, avatar_id: str, owner: str) -> bool:

@@ -10,13 +10,14 @@ from pathlib import PurePosixPath
 from typing import Annotated, Any, Literal
 
 from fastapi import Request
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 from starlette.datastructures import FormData, UploadFile
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from svad_ray.config import Settings, override
 from svad_ray.errors import InputError, SvadError
+from svad_ray.photo import MAX_PHOTOS
 from svad_ray.service.answers import BadRequest, TooLarge, Unsupported, plain_fault
 from svad_ray.service.config import OPTIONS, Limits
 from svad_ray.stages.picture.prompts import MAX_PROMPT, checked
@@ -82,7 +83,8 @@ class AvatarAsked(BaseModel):
     """The JSON form of a request for an avatar: the photo lies at an address on the operator's list.
 
     Attributes:
-        uri: Of the photo. consent: Statement that the person agrees; kept in the avatar. webhook: Called at the end, signed.
+        uri: Of the photo. photos: Instead of it, addresses of several photos of the person, from different sides.
+        consent: Statement that the person agrees; kept in the avatar. webhook: Called at the end, signed.
         edit: What shall be different in the photo, in words, before an avatar is made of it.
     """
 
@@ -92,11 +94,18 @@ class AvatarAsked(BaseModel):
             "examples": [{"uri": "https://photos.example.org/anna.jpg", "consent": "Anna agreed on 2026-11-01", "options": {"frames": 96}}]
         },
     )
-    uri: Text = Field(min_length=1, max_length=2048)
+    uri: Text = Field(default="", max_length=2048)
+    photos: list[Annotated[Text, Field(min_length=1, max_length=2048)]] = Field(default=[], max_length=MAX_PHOTOS)
     consent: Text = Field(default="", max_length=2000)
     options: Options = Options()
     webhook: Text = Field(default="", max_length=2048)
     edit: Prompt = Field(default="", max_length=MAX_PROMPT)
+
+    @model_validator(mode="after")
+    def _one_way(self) -> AvatarAsked:
+        if bool(self.uri) == bool(self.photos):
+            raise ValueError("uri or photos: one of them is needed, and not both")
+        return self
 
 
 class AvatarDrawn(BaseModel):
@@ -128,14 +137,12 @@ class _Fields(BaseModel):
 
 @dataclass(frozen=True)
 class Asked:
-    """A request for an avatar, from any form; ``photo`` is None when it lies at ``uri``, or, without one, is to be drawn from ``prompt``.
-
-    With a photo, ``prompt`` says how it is edited.
+    """A request for an avatar, from any form. ``photos`` holds (name, bytes) of what was sent, else they lie at ``uris``, or one is to be drawn from
+    ``prompt``. With a photo, ``prompt`` says how it is edited.
     """
 
-    photo: bytes | None
-    uri: str
-    name: str
+    photos: tuple[tuple[str, bytes], ...]
+    uris: tuple[str, ...]
     consent: str
     options: Options
     webhook: str
@@ -218,50 +225,65 @@ async def avatar_asked(request: Request, *, max_photo_bytes: int) -> Asked:
         values = await _json(request)
         if isinstance(values, dict) and "prompt" in values:
             drawn = _validated(AvatarDrawn, values)
-            return Asked(None, "", "", drawn.consent, drawn.options, drawn.webhook, drawn.prompt)
+            return Asked((), (), drawn.consent, drawn.options, drawn.webhook, drawn.prompt)
         body = _validated(AvatarAsked, values)
-        return Asked(None, body.uri, PurePosixPath(body.uri.split("?")[0]).name[:100], body.consent, body.options, body.webhook, body.edit)
+        _one_to_edit(body.edit, len(body.photos))
+        return Asked((), tuple(body.photos or [body.uri]), body.consent, body.options, body.webhook, body.edit)
     if kind != "multipart/form-data":
         raise Unsupported(
             f"the body is {kind or 'of no stated type'}", expected="multipart/form-data with a photo, or application/json with its address"
         )
-    photo, name, fields = await _upload(request, max_photo_bytes)
+    photos, fields = await _upload(request, max_photo_bytes, most=MAX_PHOTOS)
     given = _validated(_Fields, {**fields, **({"options": _loads(fields["options"])} if "options" in fields else {})})
-    return Asked(photo, "", name, given.consent, given.options, given.webhook, given.edit)
+    _one_to_edit(given.edit, len(photos))
+    return Asked(photos, (), given.consent, given.options, given.webhook, given.edit)
+
+
+def _one_to_edit(edit: str, photos: int) -> None:
+    if edit and photos > 1:
+        raise InputError("an edit of several photos", expected="one photo, or no edit", remedy="edit changes one photo; leave the others out")
+
+
+def name_in(uri: str) -> str:
+    """The file's name in an address."""
+    return PurePosixPath(uri.split("?")[0]).name[:100]
 
 
 async def photo_asked(request: Request, *, max_photo_bytes: int) -> bytes:
     """The photo of a request that holds nothing else."""
     if _kind(request) != "multipart/form-data":
         raise Unsupported("the body is no upload", expected="multipart/form-data with the file 'photo'")
-    photo, _, fields = await _upload(request, max_photo_bytes)
+    photos, fields = await _upload(request, max_photo_bytes, most=1)
     if fields:
         raise InputError(f"there is no field '{_printable(next(iter(fields)))}'", expected="the file 'photo' alone")
-    return photo
+    return photos[0][1]
 
 
-async def _upload(request: Request, max_photo_bytes: int) -> tuple[bytes, str, dict[str, str]]:
-    """The photo's bytes, its file name, and the fields beside it."""
-    form = await _form(request)
+async def _upload(request: Request, max_photo_bytes: int, *, most: int) -> tuple[tuple[tuple[str, bytes], ...], dict[str, str]]:
+    """(file name, bytes) of at most ``most`` photos, and the fields beside them."""
+    form = await _form(request, most)
     try:
         files = [(name, value) for name, value in form.multi_items() if isinstance(value, UploadFile)]
         fields = [(name, value) for name, value in form.multi_items() if isinstance(value, str)]
-        if [name for name, _ in files] != ["photo"]:
-            raise InputError("the upload has no file 'photo'", expected="one file in the field 'photo'", remedy="curl -F photo=@photo.jpg ...")
+        if {name for name, _ in files} != {"photo"} or len(files) > most:
+            several = f", up to {most} for several photos of the person" if most > 1 else ""
+            found = f"the upload has {len(files) or 'no'} file{'s' if len(files) > 1 else ''}, not one in the field 'photo'"
+            raise InputError(found, expected=f"one file in the field 'photo'{several}", remedy="curl -F photo=@photo.jpg ...")
         unknown = [name for name, _ in fields if name not in _FIELDS]
         if unknown:
             raise InputError(f"there is no field '{_printable(unknown[0])}'", expected=f"photo, {', '.join(_FIELDS)}")
-        upload = files[0][1]
-        if (upload.size or 0) > max_photo_bytes:
-            raise TooLarge("the photo is too large", expected=f"at most {max_photo_bytes} bytes", remedy="export it as a smaller JPEG")
-        return await upload.read(), _printable(PurePosixPath(upload.filename or "photo").name), dict(fields)
+        if sum(upload.size or 0 for _, upload in files) > max_photo_bytes:
+            what = "the photo is" if len(files) == 1 else "the photos together are"
+            raise TooLarge(f"{what} too large", expected=f"at most {max_photo_bytes} bytes", remedy="export them as smaller JPEGs")
+        photos = [(_printable(PurePosixPath(upload.filename or "photo").name), await upload.read()) for _, upload in files]
+        return tuple(photos), dict(fields)
     finally:
         await form.close()
 
 
-async def _form(request: Request) -> FormData:
+async def _form(request: Request, most: int) -> FormData:
     try:
-        return await request.form(max_files=2, max_fields=8, max_part_size=_PART)
+        return await request.form(max_files=most + 1, max_fields=8, max_part_size=_PART)
     except (SvadError, HTTPException, ClientDisconnect):
         raise
     except Exception as error:  # the parser raises what a broken body leads it to

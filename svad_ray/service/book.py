@@ -24,7 +24,7 @@ import json
 import re
 import secrets
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from typing import IO, Any
@@ -65,11 +65,13 @@ class AvatarBook:
 
     # -- requests ------------------------------------------------------------------------------------------------------------------------------
 
-    def create(self, order: AvatarOrder, photo: bytes | None, *, avatar_id: str | None = None) -> tuple[AvatarRecord, bool]:
+    def create(
+        self, order: AvatarOrder, photo: bytes | None, *, also: Sequence[bytes] = (), avatar_id: str | None = None
+    ) -> tuple[AvatarRecord, bool]:
         """Write a request down.
 
         Args:
-            photo: Its bytes; None when it is to be drawn.
+            photo: Its bytes; None when it is to be drawn. also: Of further photos, as ``order.also`` names them.
             avatar_id: Of ``new_id``; None = a random one.
 
         Returns:
@@ -84,8 +86,9 @@ class AvatarBook:
             raise Conflict("this Idempotency-Key belongs to an avatar that was removed", remedy="use a new Idempotency-Key")
         order = AvatarOrder(**{**asdict(order), "created_at": order.created_at or self.clock(), "fingerprint": _fingerprint(order)})
         if self.files.read(f"{_folder(avatar_id)}/request.json") is None:
-            if photo is not None:
-                self.files.write(f"{_folder(avatar_id)}/{_photo_file(order)}", photo)
+            for sha256, content in zip(_photos(order), [photo, *also]):
+                if content is not None:
+                    self.files.write(f"{_folder(avatar_id)}/{_photo_file(sha256)}", content)
             self.files.write(f"open/{owner}/{avatar_id}", _json({"at": order.created_at}))
             if order.webhook:
                 self.files.write(f"notify/{avatar_id}", b"")
@@ -106,8 +109,8 @@ class AvatarBook:
 
     def _drop_lost_create(self, avatar_id: str, ours: AvatarOrder, kept: AvatarOrder) -> None:
         """Take back what a create that came second wrote beside the first one's."""
-        if ours.sha256 and ours.sha256 != kept.sha256:
-            self.files.remove(f"{_folder(avatar_id)}/{_photo_file(ours)}")
+        for sha256 in {*_photos(ours)} - {*_photos(kept), ""}:
+            self.files.remove(f"{_folder(avatar_id)}/{_photo_file(sha256)}")
         if ours.webhook and not kept.webhook:
             self.files.remove(f"notify/{avatar_id}")
         if self._read(f"{_folder(avatar_id)}/END.json"):
@@ -144,10 +147,22 @@ class AvatarBook:
     def subject_request(self, avatar_id: str) -> SubjectRequest:
         """What ``fulfil`` takes; its ``out`` is ``self.out(avatar_id)``."""
         order = self._order(avatar_id)
-        photo = self.files.path(f"{_folder(avatar_id)}/{_photo_file(order)}")
-        uri = photo if self.files.local else self.files.fs.unstrip_protocol(photo)
+        uri, *also = (self._photo_uri(avatar_id, sha256) if sha256 else "" for sha256 in _photos(order))
         settings = parse_settings(order.settings)
-        return SubjectRequest(avatar_id, uri if order.sha256 else "", settings, sha256=order.sha256, consent=order.consent, prompt=order.prompt)
+        return SubjectRequest(
+            avatar_id,
+            uri,
+            settings,
+            sha256=order.sha256,
+            consent=order.consent,
+            prompt=order.prompt,
+            also=tuple(also),
+            also_sha256=tuple(order.also),
+        )
+
+    def _photo_uri(self, avatar_id: str, sha256: str) -> str:
+        path = self.files.path(f"{_folder(avatar_id)}/{_photo_file(sha256)}")
+        return path if self.files.local else str(self.files.fs.unstrip_protocol(path))
 
     def out(self, avatar_id: str) -> str:
         """Root of everything that is made for an avatar."""
@@ -479,8 +494,13 @@ def _folder(avatar_id: str) -> str:
     return f"avatars/{avatar_id}"
 
 
-def _photo_file(order: AvatarOrder) -> str:
-    return f"photo-{order.sha256}"
+def _photos(order: AvatarOrder) -> tuple[str, ...]:
+    """sha256 of every photo, the first "" when it is to be drawn."""
+    return (order.sha256, *order.also)
+
+
+def _photo_file(sha256: str) -> str:
+    return f"photo-{sha256}"
 
 
 def _stamp(seconds: float) -> str:
@@ -499,4 +519,5 @@ def _fingerprint(order: AvatarOrder) -> str:
     """Of what the caller asked for; another server's defaults are not part of it."""
     asked: dict[str, Any] = {"sha256": order.sha256, "consent": order.consent, "options": dict(order.options), "webhook": order.webhook}
     asked |= {"prompt": order.prompt} if order.prompt else {}
+    asked |= {"also": list(order.also)} if order.also else {}
     return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()

@@ -30,7 +30,7 @@ class AvatarOrder:
 
     Attributes:
         owner: Name of the token that asked. settings: Of the run, nested plain values without those of the machine.
-        sha256, photo_name: Of the photo. consent: The statement that the person agrees.
+        sha256, photo_name: Of the photo. also: sha256 of further photos, also_names: their names. consent: The statement that the person agrees.
         options: As the caller gave them. webhook: Address to call at the end, or "".
         prompt: What is drawn (``sha256`` is empty then), or how the photo is edited.
         created_at: Unix seconds. fingerprint: Of the whole request; two requests under one idempotency key must agree in it.
@@ -46,6 +46,8 @@ class AvatarOrder:
     created_at: float = 0.0
     fingerprint: str = ""
     prompt: str = ""
+    also: tuple[str, ...] = ()
+    also_names: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

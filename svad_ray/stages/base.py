@@ -6,13 +6,13 @@ no state carried from call to call, no clock, no thread count in the result.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
 from svad_ray.backends import Backend
 from svad_ray.config import StageConfig
-from svad_ray.subject import Animation, Avatar, BodyTrack, Clip, Perception, Photo
+from svad_ray.subject import Animation, Avatar, BodyTrack, Clip, Further, Perception, Photo
 
 Progress = Callable[[float], None]
 """Called with the finished share of a call, 0 to 1."""
@@ -80,9 +80,12 @@ class PerceiveStage(Stage, Protocol):
 
 
 class AnimateStage(Stage, Protocol):
-    """Photo and what it shows -> the turn-around clip, and the body fitted to the photo."""
+    """Photo and what it shows -> the turn-around clip, and the body fitted to the photo.
 
-    def __call__(self, photo: Photo, perception: Perception, *, progress: Progress = silent) -> Animation: ...
+    ``also`` is given only with several photos; a backend without it makes avatars of one.
+    """
+
+    def __call__(self, photo: Photo, perception: Perception, *, also: Sequence[Further] = (), progress: Progress = silent) -> Animation: ...
 
 
 class IdentityStage(Stage, Protocol):
@@ -109,7 +112,7 @@ class FitStage(Stage, Protocol):
 
 
 class AvatarStage(Stage, Protocol):
-    """Frames and the fitted body -> the avatar."""
+    """Frames and the fitted body -> the avatar. ``also``: further photos with the body fitted to each; as for ``AnimateStage``."""
 
     def __call__(
         self,
@@ -119,6 +122,7 @@ class AvatarStage(Stage, Protocol):
         perception: Perception,
         photo_track: BodyTrack,
         *,
+        also: Sequence[Further] = (),
         progress: Progress = silent,
         checkpoint: Checkpoint = NO_CHECKPOINT,
     ) -> Avatar: ...

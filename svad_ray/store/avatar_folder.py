@@ -30,6 +30,8 @@ MEANING = {
     "parents": "parent of each joint, -1 for the root",
     "expr_index": "Gaussians that expressions move",
     "expr_dirs": "their displacement per unit of expression, metres",
+    "confidence": "share of a Gaussian's look that photos showed, in [0, 1]; 0 = generated",
+    "source": "0 = generated, k = seen best in photo k of facts.confidence.photos",
     "surface_offset": "clothing and hair on the body's vertices, metres",
 }
 

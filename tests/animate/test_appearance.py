@@ -36,7 +36,9 @@ def test_a_textured_sheet_shows_the_photo_itself():
     y, x = np.mgrid[:128, :128].astype(np.float32)
     photo = np.stack([x / 128, y / 128, 0 * x], -1)
     uv = project(points, K).astype(np.float32)
-    look = Appearance(photo, uv, np.ones(len(uv), np.float32), np.zeros((len(uv), 3), np.float32), np.full((len(uv), 2), np.nan, np.float32), 1.0)
+    n = len(uv)
+    nowhere = np.full((n, 2), np.nan, np.float32)
+    look = Appearance(photo, uv[None], np.ones((1, n), np.float32), np.zeros((n, 3), np.float32), nowhere, np.ones(n, np.float32), 1.0)
     image, alpha, depth = draw(surface, look, points, K, 128, 128)
     inside = alpha == 1
     assert inside.sum() > 8000 and np.abs(image[inside] - photo[inside]).max() < 0.01
@@ -50,10 +52,24 @@ def test_unseen_surface_shows_its_fill_and_fill_coordinates_show_the_photo_there
     photo[40, 40] = photo[40, 41] = photo[41, 40] = photo[41, 41] = [0, 1, 0]
     fill = np.tile(np.array([1, 0, 0], np.float32), (n, 1))
     nowhere, there = np.full((n, 2), np.nan, np.float32), np.full((n, 2), 41.0, np.float32)
-    plain = Appearance(photo, np.zeros((n, 2), np.float32), np.zeros(n, np.float32), fill, nowhere, 1.0)
-    placed = Appearance(photo, np.zeros((n, 2), np.float32), np.zeros(n, np.float32), fill, there, 1.0)
+    unseen = (np.zeros((1, n, 2), np.float32), np.zeros((1, n), np.float32), fill)
+    plain = Appearance(photo, *unseen, nowhere, np.ones(n, np.float32), 1.0)
+    placed = Appearance(photo, *unseen, there, np.ones(n, np.float32), 1.0)
+    darker = Appearance(photo, *unseen, there, np.full(n, 0.5, np.float32), 1.0)
     assert np.allclose(draw(surface, plain, points, K, 128, 128)[0][64, 64], [1, 0, 0])
     assert np.allclose(draw(surface, placed, points, K, 128, 128)[0][64, 64], [0, 1, 0], atol=1e-5)
+    assert np.allclose(draw(surface, darker, points, K, 128, 128)[0][64, 64], [0, 0.5, 0], atol=1e-5)
+
+
+def test_two_photos_are_mixed_by_their_weights():
+    points, surface = sheet()
+    n = len(points)
+    pages = np.concatenate([np.full((20, 20, 3), [1, 0, 0]), np.full((20, 20, 3), [0, 0, 1])]).astype(np.float32)
+    uv = np.stack([np.full((n, 2), 10.0), np.full((n, 2), [10.0, 30.0])]).astype(np.float32)
+    weights, green = np.stack([np.full(n, 0.25), np.full(n, 0.5)]).astype(np.float32), np.tile(np.array([0, 1, 0], np.float32), (n, 1))
+    look = Appearance(pages, uv, weights, green, np.full((n, 2), np.nan, np.float32), np.ones(n, np.float32), 1.0)
+    assert np.allclose(draw(surface, look, points, K, 128, 128)[0][64, 64], [0.25, 0.25, 0.5], atol=1e-5)
+    assert np.allclose(look.colors, [0.25, 0.25, 0.5])
 
 
 def test_background_never_enters_the_extended_person():

@@ -126,3 +126,35 @@ def test_an_id_never_becomes_a_path(subject_id):
     name = folder_name(subject_id)
     assert name.replace("-", "").isalnum() and name.isascii() and len(name) < 60
     assert name != folder_name(subject_id + "x")
+
+
+def test_several_photos_of_a_subject(tmp_path):
+    path = tmp_path / "people.jsonl"
+    path.write_text(json.dumps({"subject_id": "a", "uris": ["f.jpg", "b.jpg"], "sha256": ["AB" * 32, ""]}) + "\n")
+    (request,) = read_manifest(str(path), Settings()).requests
+    assert request.photos == ((f"{tmp_path}/f.jpg", "ab" * 32), (f"{tmp_path}/b.jpg", ""))
+    assert SubjectRequest.from_json(json.loads(json.dumps(request.to_json()))) == request
+    table = tmp_path / "people.csv"
+    table.write_text('subject_id,uris\na,"[""f.jpg"", ""b.jpg""]"\n')
+    assert read_manifest(str(table), Settings()).requests[0].also == (f"{tmp_path}/b.jpg",)
+    alone = SubjectRequest("a", f"{tmp_path}/f.jpg", sha256="ab" * 32)
+    assert alone.key != request.key and alone.key == SubjectRequest("a", "elsewhere", sha256="ab" * 32).key
+
+
+@pytest.mark.parametrize(
+    ("row", "found"),
+    [
+        ({"subject_id": "a"}, "no uri"),
+        ({"subject_id": "a", "uri": "f.jpg", "uris": ["f.jpg"]}, "both uri and uris"),
+        ({"subject_id": "a", "uris": "f.jpg"}, "no list"),
+        ({"subject_id": "a", "uris": ["f.jpg", 3]}, "no list"),
+        ({"subject_id": "a", "uris": ["f.jpg", "f.jpg"]}, "1 different"),
+        ({"subject_id": "a", "uris": ["f.jpg", "b.jpg"], "sha256": ["AB" * 32]}, "1 hashes"),
+        ({"subject_id": "a", "uris": [f"{k}.jpg" for k in range(9)]}, "9 photos"),
+    ],
+)
+def test_lists_of_photos_that_cannot_be_meant(tmp_path, row, found):
+    path = tmp_path / "people.jsonl"
+    path.write_text(json.dumps(row))
+    with pytest.raises(InputError, match=found):
+        read_manifest(str(path), Settings())

@@ -205,6 +205,24 @@ def test_subject_request_is_what_fulfil_takes(book):
     assert request.settings == Settings() and request.subject_id == record.id and request.consent == "yes"
 
 
+def test_further_photos_are_kept_and_go_with_the_avatar(book):
+    from svad_ray.photo import load_photo
+
+    photos = [service_kit.photo_png(k) for k in range(3)]
+    hashes = tuple(hashlib.sha256(photo).hexdigest() for photo in photos)
+    asked = order(photo=photos[0], also=hashes[1:], also_names=("b.png", "c.png"))
+    record, new = book.create(asked, photos[0], also=photos[1:], avatar_id=new_id("anna", "k"))
+    request = book.subject_request(record.id)
+    assert new and tuple(load_photo(uri).sha256 for uri, _ in request.photos) == hashes == tuple(sha for _, sha in request.photos)
+    assert book.create(asked, photos[0], also=photos[1:], avatar_id=new_id("anna", "k"))[1] is False
+    with pytest.raises(Conflict):
+        book.create(order(photo=photos[0], also=hashes[2:]), photos[0], also=photos[2:], avatar_id=new_id("anna", "k"))
+    assert tuple(load_photo(uri).sha256 for uri, _ in book.subject_request(record.id).photos) == hashes
+    book.bury(record.id)
+    book.remove(record.id)
+    assert not book.files.fs.exists(request.also[0].removeprefix("memory://") if "memory" in book.root else request.also[0])
+
+
 def test_removal_while_somebody_writes(tmp_path):
     """A writer that does not know yet cannot keep the removal from ending; what it still writes is swept."""
     book, stop = AvatarBook(str(tmp_path)), threading.Event()

@@ -39,6 +39,9 @@ class Light:
     fixed: bool = True
 
 
+SIDE_SUN = Light((-1.0, 0.35, 0.25), power=0.6, ambient=0.4)  # from the picture's left, where the person's right side is
+
+
 @dataclass(frozen=True)
 class View:
     """One picture and everything that is true about it.

@@ -14,12 +14,13 @@ from svad_ray.geometry.raster import MeshBuffers, rasterize_mesh, sample_bilinea
 
 @dataclass(frozen=True)
 class Appearance:
-    """What colours a surface: the photo where it was seen, a completed fill elsewhere.
+    """What colours a surface: the photos where it was seen, a completed fill elsewhere.
 
     Attributes:
-        photo: (H, W, 3) float32, extended outwards from the person so that no background enters.
-        uv: (N, 2) photo pixels of each vertex. seen: (N,) weight of the photo in [0, 1].
+        photo: (H, W, 3) float32, the K photos below each other, extended outwards from the person so that no background enters.
+        uv: (K, N, 2) pixels of each vertex in each photo. seen: (K, N) weights of the photos in [0, 1], together at most 1.
         fill: (N, 3) completed colour. fill_uv: (N, 2) photo pixels that the fill was taken from, NaN where it is a plain colour.
+        fill_gain: (N,) by which the photo's pixels at ``fill_uv`` are brighter where they are put; already in ``fill``.
         stretch: Longest step of ``fill_uv`` across a triangle (pixels) that still counts as one place of the photo.
     """
 
@@ -28,12 +29,14 @@ class Appearance:
     seen: np.ndarray
     fill: np.ndarray
     fill_uv: np.ndarray
+    fill_gain: np.ndarray
     stretch: float
 
     @property
     def colors(self) -> np.ndarray:
         """(N, 3) colour of each vertex."""
-        return self.seen[:, None] * sample_bilinear(self.photo, self.uv) + (1 - self.seen[:, None]) * self.fill
+        shown = np.einsum("kn,knc->nc", self.seen, sample_bilinear(self.photo, self.uv))
+        return shown + (1 - self.seen.sum(0)[:, None]) * self.fill
 
 
 def draw(
@@ -61,6 +64,7 @@ def draw(
         look.seen,
         look.fill,
         np.where(ok_uv[:, None], look.fill_uv, -1e9).astype(np.float32),
+        look.fill_gain.astype(np.float32),
         np.float32(look.stretch),
         s,
         image,
@@ -88,7 +92,7 @@ def _texel(photo, x, y, out):  # pragma: no cover - compiled
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _shade(face_id, bary, faces, photo, uv, seen, fill, fill_uv, stretch, s, image, alpha):  # pragma: no cover - compiled
+def _shade(face_id, bary, faces, photo, uv, seen, fill, fill_uv, gain, stretch, s, image, alpha):  # pragma: no cover - compiled
     height, width = alpha.shape
     near, far = np.empty(3, np.float32), np.empty(3, np.float32)
     total = np.empty(3, np.float32)
@@ -104,8 +108,18 @@ def _shade(face_id, bary, faces, photo, uv, seen, fill, fill_uv, stretch, s, ima
                 hits += 1
                 a, b, c = faces[f, 0], faces[f, 1], faces[f, 2]
                 p, q, r = bary[yy, xx, 0], bary[yy, xx, 1], bary[yy, xx, 2]
-                w = p * seen[a] + q * seen[b] + r * seen[c]
-                if w < 1:
+                rest = np.float32(1)
+                for v in range(len(seen)):
+                    w = p * seen[v, a] + q * seen[v, b] + r * seen[v, c]
+                    if w <= 0:
+                        continue
+                    ux = p * uv[v, a, 0] + q * uv[v, b, 0] + r * uv[v, c, 0]
+                    uy = p * uv[v, a, 1] + q * uv[v, b, 1] + r * uv[v, c, 1]
+                    _texel(photo, ux, uy, near)
+                    rest -= w
+                    for k in range(3):
+                        total[k] += near[k] * w
+                if rest > np.float32(1e-6):
                     one_place = True
                     for k in range(2):
                         low = min(fill_uv[a, k], fill_uv[b, k], fill_uv[c, k])
@@ -116,15 +130,14 @@ def _shade(face_id, bary, faces, photo, uv, seen, fill, fill_uv, stretch, s, ima
                         ux = p * fill_uv[a, 0] + q * fill_uv[b, 0] + r * fill_uv[c, 0]
                         uy = p * fill_uv[a, 1] + q * fill_uv[b, 1] + r * fill_uv[c, 1]
                         _texel(photo, ux, uy, far)
+                        brighter = p * gain[a] + q * gain[b] + r * gain[c]
+                        for k in range(3):
+                            far[k] = min(far[k] * brighter, np.float32(1))
                     else:
                         for k in range(3):
                             far[k] = p * fill[a, k] + q * fill[b, k] + r * fill[c, k]
-                if w > 0:
-                    ux = p * uv[a, 0] + q * uv[b, 0] + r * uv[c, 0]
-                    uy = p * uv[a, 1] + q * uv[b, 1] + r * uv[c, 1]
-                    _texel(photo, ux, uy, near)
-                for k in range(3):
-                    total[k] += (near[k] * w if w > 0 else 0) + (far[k] * (1 - w) if w < 1 else 0)
+                    for k in range(3):
+                        total[k] += far[k] * rest
             share = np.float32(hits) / (s * s)
             alpha[y, x] = share
             for k in range(3):

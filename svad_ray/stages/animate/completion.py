@@ -2,7 +2,8 @@
 
 Order: the other side of the body where that was seen; clothes continued from front to back by height and place across, taken only from
 cloth that also reaches the garment's sides (an open coat's shirt, a print, a tie or crossed hands do not); hair colours over the back of the
-head; a Laplace fill of what is left. Photo coordinates are kept beside colours, so that the fill is as sharp as the photo. Source: ours.
+head; a Laplace fill of what is left. Photo coordinates are kept beside colours, so that the fill is as sharp as the photo. What is carried to another
+place is lit as that place is (``shading``). Source: ours.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from svad_ray.fitting.clothed import MIRRORED_PART, Surface
 from svad_ray.geometry.raster import sample_bilinear
 from svad_ray.stages.animate.appearance import Appearance
 from svad_ray.stages.animate.projection import SeenSurface
+from svad_ray.stages.animate.shading import STRONGEST, Shading, fit_shading
 
 SURE = 0.55  # photo weight from which a vertex can lend its colour
 MIRROR_REACH = 0.012  # metres between a vertex and its partner's mirror image
@@ -26,15 +28,18 @@ OTHER_SIDE = 0.04  # metres that a source on the other side counts farther away
 SUPPORT_COLOR, SUPPORT_HEIGHT, SUPPORT_COUNT = 0.13, 0.07, 6  # when cloth counts as reaching the sides
 
 
-def complete(surface: Surface, seen: SeenSurface, face_mesh: np.ndarray | None, mask: np.ndarray, *, seed: int = 0) -> Appearance:
+def complete(
+    surface: Surface, seen: SeenSurface, face_mesh: np.ndarray | None, mask: np.ndarray, *, seed: int = 0, relight: bool = True
+) -> Appearance:
     """Fill everything unseen.
 
     Args:
-        face_mesh: (468, 3) face landmarks in photo pixels (10 = top of the face oval, 152 = chin) for the hair's colour; None without a face.
-        mask: (H, W) bool, the person.
+        face_mesh: (468, 3) face landmarks in the first photo's pixels (10 = top of the face oval, 152 = chin) for the hair's colour, or None.
+        mask: (H, W) bool, the person in the first photo.
         seed: Of the hair's grain.
+        relight: Light what is carried to another place as that place is lit.
     """
-    filler = _Filler(surface, seen)
+    filler = _Filler(surface, seen, relight=relight)
     filler.mirror()
     filler.continue_clothes()
     hair = filler.hair(hair_colors(seen, face_mesh, mask), seed)
@@ -43,10 +48,11 @@ def complete(surface: Surface, seen: SeenSurface, face_mesh: np.ndarray | None, 
         base[filler.hair_zone] = hair[filler.hair_zone]
     return Appearance(
         seen.photo,
-        seen.uv,
-        seen.weight,
+        seen.uvs,
+        seen.shares,
         np.clip(base, 0, 1).astype(np.float32),
         filler.uv.astype(np.float32),
+        np.exp(filler.gain).astype(np.float32),
         float(seen.size * 0.02),
     )
 
@@ -54,17 +60,27 @@ def complete(surface: Surface, seen: SeenSurface, face_mesh: np.ndarray | None, 
 class _Filler:
     """The growing fill: colours, where they came from, which vertices have one."""
 
-    def __init__(self, surface: Surface, seen: SeenSurface) -> None:
+    def __init__(self, surface: Surface, seen: SeenSurface, *, relight: bool) -> None:
         self.surface, self.seen = surface, seen
         count = len(surface.rest)
         self.sure = seen.weight > SURE
         self.color, self.have = np.zeros((count, 3)), np.zeros(count, bool)
-        self.uv = np.full((count, 2), np.nan)
+        self.uv, self.gain = np.full((count, 2), np.nan), np.zeros(count)
+        lights = [self._light(k) if relight else Shading(np.zeros(5)) for k in range(len(seen.shares))]
+        self.light = np.stack([light(normals) for light, normals in zip(lights, seen.normals)])  # (K, N) log brightness, each photo's
         self.hair_zone = hair_zone(surface) & (seen.weight < 0.9)
 
-    def take(self, target: np.ndarray, source: np.ndarray) -> None:
-        """Fill vertices ``target`` (M,) from seen vertices ``source`` (M,)."""
-        self.color[target], self.have[target], self.uv[target] = self.seen.color[source], True, self.seen.uv[source]
+    def _light(self, page: int) -> Shading:
+        """The light of one photo."""
+        sure = np.where(self.sure & (self.seen.page == page), self.seen.weight, 0)
+        return fit_shading(self.seen.color, self.seen.normals[page], self.surface.part, sure)
+
+    def put(self, target: np.ndarray, source: np.ndarray, uv: np.ndarray) -> None:
+        """Fill vertices ``target`` (M,) with the photo at ``uv`` (M, 2), which lies at the seen vertices ``source`` (M,), lit as the targets are."""
+        page = self.seen.page[source]
+        gain = np.clip(self.light[page, target] - self.light[page, source], -STRONGEST, STRONGEST)
+        self.color[target] = sample_bilinear(self.seen.photo, uv) * np.exp(gain)[:, None]
+        self.have[target], self.uv[target], self.gain[target] = True, uv, gain
 
     def mirror(self) -> None:
         """The other side of the body, where that was seen (helps when the person is turned)."""
@@ -74,7 +90,7 @@ class _Filler:
         v = self.surface.template
         distance, i = cKDTree(v[source] * [-1, 1, 1]).query(v)
         hit = np.where((distance < MIRROR_REACH) & ~self.sure)[0]
-        self.take(hit, source[i[hit]])
+        self.put(hit, source[i[hit]], self.seen.uv[source[i[hit]]])
 
     def continue_clothes(self) -> None:
         """Front to back at the same height and place across; depth counts little; a head is never copied to its back.
@@ -92,13 +108,14 @@ class _Filler:
         if not len(source):
             return
         key = np.concatenate([v * [1.0, 1.0, 0.1], group[:, None] * PART_STEP], 1)
-        best, uv = np.full(len(v), np.inf), np.full((len(v), 2), np.nan)
+        best, uv, lender = np.full(len(v), np.inf), np.full((len(v), 2), np.nan), np.zeros(len(v), int)
         for flip in (False, True):
-            distance, found = self._look_up(key, source, group, flip)
+            distance, found, at = self._look_up(key, source, group, flip)
             better = distance + OTHER_SIDE * flip < best
-            best[better], uv[better] = distance[better] + OTHER_SIDE * flip, found[better]
+            best[better], uv[better], lender[better] = distance[better] + OTHER_SIDE * flip, found[better], at[better]
         go = ~self.sure & (best < 1.0) & ((part != 0) | neck) & (~self.have | self._over_banned(banned))
-        self.color[go], self.have[go], self.uv[go] = sample_bilinear(self.seen.photo, uv[go]), True, uv[go]
+        go = np.flatnonzero(go)
+        self.put(go, lender[go], uv[go])
 
     def bare_neck(self) -> np.ndarray:
         """(N,) bool: the whole neck when the photo shows skin there, filled with that skin; nothing under a scarf or a high collar."""
@@ -115,8 +132,8 @@ class _Filler:
         self.have[fill], self.uv[fill] = True, np.nan
         return neck
 
-    def _look_up(self, key: np.ndarray, source: np.ndarray, group: np.ndarray, flip: bool) -> tuple[np.ndarray, np.ndarray]:
-        """(N,) distance of the nearest source and (N, 2) photo coordinates there; far away the pattern is continued by reflection."""
+    def _look_up(self, key: np.ndarray, source: np.ndarray, group: np.ndarray, flip: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """(N,) distance of the nearest source, (N, 2) photo coordinates there, (N,) that source; far away the pattern is continued by reflection."""
         at = key[source].copy()
         if flip:
             at[:, 0] *= -1
@@ -135,10 +152,11 @@ class _Filler:
         if flip:
             step[:, 0] *= -1
         uv = self.seen.uv[source[i]].astype(np.float64)
-        for g in np.unique(group[source]):
-            members = source[group[source] == g]
-            uv += (group[source[i]] == g)[:, None] * (step @ _linear_map(self.surface.template[members, :2], self.seen.uv[members]))
-        return distance, uv
+        cloth = group * len(self.seen.shares) + self.seen.page  # one map per garment and photo
+        for g in np.unique(cloth[source]):
+            members = source[cloth[source] == g]
+            uv += (cloth[source[i]] == g)[:, None] * (step @ _linear_map(self.surface.template[members, :2], self.seen.uv[members]))
+        return distance, uv, source[i]
 
     def _over_banned(self, banned: np.ndarray) -> np.ndarray:
         """Vertices whose mirrored fill came from cloth that must not be copied."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import ClassVar
 
 import cv2
@@ -17,11 +17,11 @@ from svad_ray.errors import WeightsMissing
 from svad_ray.motion import load_motion, retarget
 from svad_ray.pose.align import align
 from svad_ray.pose.openpose import HIPS, OpenPose, from_wholebody
-from svad_ray.stages.animate.embedded import clothe_photo, fit_photo, spread
+from svad_ray.stages.animate.embedded import fit_person, spread
 from svad_ray.stages.animate.skeleton import draw_poses, driving_poses
 from svad_ray.stages.base import Progress, silent
 from svad_ray.stages.perceive.embedded import MediaPipePerceive
-from svad_ray.subject import Animation, Clip, Perception, Photo, join_clips
+from svad_ray.subject import Animation, Clip, Further, Perception, Photo, join_clips
 
 _MARGIN = 0.06  # of the picture's side left free round the person, as ``retarget`` leaves it
 _FITTED, _DRAWN, _GENERATED = 0.1, 0.15, 0.95  # shares of the work
@@ -54,17 +54,18 @@ class DrivenAnimate:
         self.perceive = MediaPipePerceive(PerceiveConfig())
         self.perceive.setup()
 
-    def __call__(self, photo: Photo, perception: Perception, *, progress: Progress = silent) -> Animation:
-        """The generated clip of the photo's person and the body fitted to the photo."""
-        parts = list(self.stream(photo, perception, progress=progress))
-        return Animation(join_clips([part.clip for part in parts]), parts[0].photo_track)
+    def __call__(self, photo: Photo, perception: Perception, *, also: Sequence[Further] = (), progress: Progress = silent) -> Animation:
+        """The generated clip of the photo's person and the body fitted to the photo, and to further ones.
 
-    def stream(self, photo: Photo, perception: Perception, *, progress: Progress = silent) -> Iterator[Animation]:
+        The models take one picture, the first photo; further ones shape the body and its clothes here, and colour the avatar later.
+        """
+        parts = list(self.stream(photo, perception, also=also, progress=progress))
+        return Animation(join_clips([part.clip for part in parts]), parts[0].photo_track, parts[0].also_tracks)
+
+    def stream(self, photo: Photo, perception: Perception, *, also: Sequence[Further] = (), progress: Progress = silent) -> Iterator[Animation]:
         """The same in consecutive blocks, each as soon as its frames are decoded; the first decoded frames come after the last denoising step."""
         config, size = self.config, self.config.size
-        state = fit_photo(self.body, perception, config)
-        offset = clothe_photo(self.body, state, perception, config)
-        person = state.to_track(self.body, vertex_offset=offset)
+        person, *further = fit_person(self.body, perception, also, config)
         progress(_FITTED)
         track = retarget(spread(load_motion(config.motion, self.body), config.frames), person=person, body=self.body, size=size)
         poses, silhouettes = driving_poses(self.body, track)
@@ -80,7 +81,7 @@ class DrivenAnimate:
         for first, frames in blocks(batches, BLOCK):
             part = slice(first, first + len(frames))
             masks, remarks = self._masks(frames, poses[part], silhouettes[part])
-            yield Animation(Clip(frames, masks, track.frames(part), remarks, first), person)
+            yield Animation(Clip(frames, masks, track.frames(part), remarks, first), person, tuple(further))
         progress(1.0)
 
     def _aligned(self, poses: list[OpenPose], perception: Perception, transform: np.ndarray) -> list[OpenPose]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +17,7 @@ from svad_ray.fitting.clothed import Surface, clothed_surface
 from svad_ray.fitting.face_shape import head_rotation
 from svad_ray.fitting.keypoints import KeypointLoss, KeypointTargets, KeypointWeights, fit_keypoints, initial_state
 from svad_ray.fitting.landmarks import LandmarkModel
+from svad_ray.fitting.several import fit_further
 from svad_ray.fitting.silhouette import fit_silhouette, shaped, without_strays
 from svad_ray.fitting.state import FitState, photo_camera, pose_body, state_of
 from svad_ray.fitting.surface import clothe
@@ -24,9 +25,10 @@ from svad_ray.geometry.raster import rasterize_mesh, to_camera
 from svad_ray.motion import load_motion, retarget
 from svad_ray.stages.animate.appearance import Appearance, draw
 from svad_ray.stages.animate.completion import complete
-from svad_ray.stages.animate.projection import limbs_in_front, look_at_photo
+from svad_ray.stages.animate.projection import join_views, painted, visible_in
+from svad_ray.stages.base import silent
 from svad_ray.stages.perceive.wholebody import FACE_68_FROM_MESH
-from svad_ray.subject import Animation, BodyTrack, Clip, Perception, Photo
+from svad_ray.subject import Animation, BodyTrack, Clip, Further, Perception, Photo
 
 STRAY_FROM_BODY = 0.12  # of the person's height: no hair or cloth stands so far off the body
 SHAPES = 20  # betas that the fit's body has; the first ten move
@@ -34,18 +36,21 @@ SHAPES = 20  # betas that the fit's body has; the first ten move
 
 def fit_photo(body: Body, perception: Perception, config: AnimateConfig) -> FitState:
     """Body, pose and place of the person in one photo: landmarks first, then the outline."""
+    model, weights = LandmarkModel(body), KeypointWeights()
+    camera = _camera(perception, torch.zeros(SHAPES), config)
+    face = inner_face(perception)
+    head = None if face is None else head_rotation(body, face, camera.Ks[0].numpy())
+    targets = KeypointTargets(model, [perception], leg_depth=weights.leg_depth, focal=float(camera.Ks[0, 0, 0]), head=head)
+    loss = KeypointLoss(model, targets, weights)
+    state = fit_keypoints(loss, initial_state(model, targets, camera.betas, camera), iterations=config.keypoint_iterations)
+    return fit_silhouette(loss, state, perception.mask, iterations=config.silhouette_iterations, ignore_border=config.bust)
+
+
+def _camera(perception: Perception, betas: torch.Tensor, config: AnimateConfig) -> FitState:
+    """A state with a photo's camera, and nothing else known but the shape."""
     height, width = perception.mask.shape
     Ks, viewmats = photo_camera(height, width, focal_factor=config.focal_factor)
-    model = LandmarkModel(body)
-    weights = KeypointWeights()
-    face = inner_face(perception)
-    head = None if face is None else head_rotation(body, face, Ks[0].numpy())
-    targets = KeypointTargets(model, [perception], leg_depth=weights.leg_depth, focal=float(Ks[0, 0, 0]), head=head)
-    camera = FitState(torch.zeros(SHAPES), torch.zeros(1, 55, 3), torch.zeros(1, 3), Ks, viewmats, (height, width))
-    state = initial_state(model, targets, camera.betas, camera)
-    loss = KeypointLoss(model, targets, weights)
-    state = fit_keypoints(loss, state, iterations=config.keypoint_iterations)
-    return fit_silhouette(loss, state, perception.mask, iterations=config.silhouette_iterations, ignore_border=config.bust)
+    return FitState(betas, torch.zeros(1, 55, 3), torch.zeros(1, 3), Ks, viewmats, (height, width))
 
 
 def inner_face(perception: Perception) -> np.ndarray | None:
@@ -71,31 +76,55 @@ def clothe_photo(body: Body, state: FitState, perception: Perception, config: An
 
 @dataclass(frozen=True)
 class Reprojection:
-    """A person ready to be drawn in any pose: the fit, the clothed surface and its colours."""
+    """A person ready to be drawn in any pose: the fits to the photos, the clothed surface and its colours."""
 
     photo_track: BodyTrack
     surface: Surface
     look: Appearance
     rest_joints: torch.Tensor
+    also_tracks: tuple[BodyTrack, ...] = ()
 
 
-def reproject(body: Body, photo: Photo, perception: Perception, config: AnimateConfig, progress: Callable[[float], None]) -> Reprojection:
-    """Everything up to the rendering of the clip."""
+def fit_person(
+    body: Body, perception: Perception, also: Sequence[Further], config: AnimateConfig, progress: Callable[[float], None] = silent
+) -> tuple[BodyTrack, ...]:
+    """The body in every photo. Shape and clothes are those of the first; pose and camera of each photo are its own.
+
+    Outlines of further photos shape nothing: how far a limb points to the camera is not known well enough in any of them, and two outlines that
+    contradict each other swell the surface (measured, docs/photos.md).
+    """
     state = fit_photo(body, perception, config)
-    progress(0.2)
-    mask = perception.mask > 0.5
+    progress(0.5)
     offset = clothe_photo(body, state, perception, config)
+    fits = [state]
+    for one in also:
+        camera = _camera(one.perception, state.betas, config)
+        iterations = (config.keypoint_iterations, config.silhouette_iterations)
+        fits.append(fit_further(body, (state, perception), one.perception, camera, offset, iterations=iterations, ignore_border=config.bust))
+    return tuple(one.to_track(body, vertex_offset=offset) for one in fits)
+
+
+def reproject(
+    body: Body,
+    photo: Photo,
+    perception: Perception,
+    config: AnimateConfig,
+    progress: Callable[[float], None],
+    *,
+    also: Sequence[Further] = (),
+) -> Reprojection:
+    """Everything up to the rendering of the clip."""
+    tracks = fit_person(body, perception, also, config, lambda done: progress(0.35 * done))
     progress(0.35)
-    surface = clothed_surface(body, state.betas.numpy(), offset, loose=config.loose)
-    rest_joints = body.J_regressor @ shaped(body, state.betas)
-    skin = pose_body(body, rest_joints, state.pose, state.transl).skin[0]
-    points = to_camera(surface.posed(skin), state.viewmats[0].numpy())
-    rows = np.flatnonzero(mask.any(1))
-    limbs = limbs_in_front(perception.landmarks, perception.visibility, perception.landmarks_world, mask.shape, float(np.ptp(rows) + 1))
-    seen = look_at_photo(surface, points, state.Ks[0].numpy(), to_float(photo.image), mask, limbs=limbs)
-    look = complete(surface, seen, perception.face_mesh, mask, seed=config.seed)
+    surface = clothed_surface(body, tracks[0].betas, tracks[0].vertex_offset, loose=config.loose)
+    rest_joints = body.J_regressor @ shaped(body, torch.tensor(tracks[0].betas))
+    views = []
+    for one, track in zip((Further(photo, perception), *also), tracks):
+        seen = visible_in(body, surface, rest_joints, one.perception, track)
+        views.append(painted(seen, to_float(one.photo.image), one.perception.mask > 0.5))
+    look = complete(surface, join_views(surface, views), perception.face_mesh, perception.mask > 0.5, seed=config.seed)
     progress(0.4)
-    return Reprojection(state.to_track(body, vertex_offset=offset), surface, look, rest_joints)
+    return Reprojection(tracks[0], surface, look, rest_joints, tracks[1:])
 
 
 def render_clip(body: Body, person: Reprojection, track: BodyTrack, config: AnimateConfig, progress: Callable[[float], None]) -> Clip:
@@ -133,7 +162,7 @@ class ReprojectionAnimate:
         models=("makehuman",),
         memory_gib=1.5,
     )
-    version = 2  # 2: calibrated landmarks, stride depth, skirts and faces of their own
+    version = 2  # 2: calibrated landmarks, stride depth, skirts and faces of their own; several photos; what is carried is lit as its place is
 
     def __init__(self, config: AnimateConfig | None = None) -> None:
         self.config = config or AnimateConfig()
@@ -142,10 +171,12 @@ class ReprojectionAnimate:
         """Load the body."""
         self.body: Body = load_body(self.config.body or None)
 
-    def __call__(self, photo: Photo, perception: Perception, *, progress: Callable[[float], None] = lambda _: None) -> Animation:
-        """The turn-around clip of the photo's person and the body fitted to the photo."""
-        person = reproject(self.body, photo, perception, self.config, progress)
+    def __call__(
+        self, photo: Photo, perception: Perception, *, also: Sequence[Further] = (), progress: Callable[[float], None] = lambda _: None
+    ) -> Animation:
+        """The turn-around clip of the photo's person and the body fitted to the photo, and to further ones."""
+        person = reproject(self.body, photo, perception, self.config, progress, also=also)
         motion = spread(load_motion(self.config.motion, self.body), self.config.frames)
         track = retarget(motion, person=person.photo_track, body=self.body, size=self.config.size)
         clip = render_clip(self.body, person, track, self.config, lambda done: progress(0.4 + 0.6 * done))
-        return Animation(clip, person.photo_track)
+        return Animation(clip, person.photo_track, person.also_tracks)

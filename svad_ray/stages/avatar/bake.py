@@ -65,7 +65,9 @@ def baked(avatar: Avatar, *, body: Body | None = None) -> Avatar:
         return avatar
     if avatar.kind != "exavatar":
         raise InputError(f"an avatar of kind '{avatar.kind}'", expected="gaussian or exavatar", remedy="use the version of svad-ray that made it")
-    return Avatar("gaussian", gaussian_tensors(avatar_model(avatar, body=body)), avatar.track, {**avatar.facts, "baked_from": "exavatar"})
+    kept = {name: avatar.tensors[name] for name in ("confidence", "source") if name in avatar.tensors}
+    tensors = gaussian_tensors(avatar_model(avatar, body=body)) | kept
+    return Avatar("gaussian", tensors, avatar.track, {**avatar.facts, "baked_from": "exavatar"})
 
 
 @torch.no_grad()

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+from scipy.spatial import cKDTree
 from torch import nn
 
 from svad_ray.backends import Backend
@@ -15,8 +16,9 @@ from svad_ray.body.model import Body
 from svad_ray.body.person import check_person, person_joints
 from svad_ray.config import AvatarConfig
 from svad_ray.errors import InputError
+from svad_ray.fitting.clothed import clothed_surface
 from svad_ray.fitting.textured_face import clip_face, face_seen
-from svad_ray.geometry.mesh import mean_edge
+from svad_ray.geometry.mesh import face_areas, mean_edge
 from svad_ray.nets.device import training_device
 from svad_ray.nets.exavatar.mesh import avatar_mesh
 from svad_ray.nets.exavatar.model import AvatarModel
@@ -24,12 +26,13 @@ from svad_ray.nets.exavatar.networks import AvatarNetworks
 from svad_ray.nets.lpips import Lpips
 from svad_ray.stages.avatar.bake import LEARNED, regions_of
 from svad_ray.stages.avatar.colors import View
+from svad_ray.stages.avatar.confidence import Confidence, record, vertex_shares
 from svad_ray.stages.avatar.exavatar_training import Perceptual, Poses, Scene, Trainer, cropped, train_exavatar
 from svad_ray.stages.avatar.face import FacePicture
 from svad_ray.stages.avatar.gaussian import clip_views, display_track, photo_view
 from svad_ray.stages.avatar.regularisers import Regularisers
 from svad_ray.stages.base import NO_CHECKPOINT, Checkpoint, silent
-from svad_ray.subject import Avatar, BodyTrack, Clip, Perception, Photo
+from svad_ray.subject import Avatar, BodyTrack, Clip, Further, Perception, Photo
 
 COVER = 0.6  # first sigma over the mesh's edge length: neighbours overlap
 SKIN = (0.65, 0.55, 0.5)  # first colour, until the views have taught a better one
@@ -65,7 +68,7 @@ class ExAvatar:
         models=("makehuman",),
         memory_gib=4.0,
     )
-    version = 2
+    version = 2  # 2: a faster step, the face's texture, no background in the photo's rim, several photos, confidence per region
 
     def __init__(self, config: AvatarConfig | None = None) -> None:
         self.config = config or AvatarConfig()
@@ -84,6 +87,7 @@ class ExAvatar:
         perception: Perception,
         photo_track: BodyTrack,
         *,
+        also: Sequence[Further] = (),
         progress: Callable[[float], None] = silent,
         checkpoint: Checkpoint = NO_CHECKPOINT,
     ) -> Avatar:
@@ -94,7 +98,8 @@ class ExAvatar:
         """
         c = self.config
         check_track(track, self.body)
-        ready = self._prepare(clip, track, photo, perception, photo_track)
+        photos = (Further(photo, perception, photo_track), *also)
+        ready = self._prepare(clip, track, photos)
         model, official = ready.model, c.exavatar.official
         views = ready.views if official else cropped(ready.views, alike=self.device.type == "cuda")
         trainer = Trainer(
@@ -111,27 +116,40 @@ class ExAvatar:
         )
         rate = c.exavatar.rate
         losses = train_exavatar(trainer, iterations=c.iterations, rate=rate, seed=c.seed, progress=progress, checkpoint=checkpoint)
-        return self._asset(model, track, ready.rest_joints, losses, ready.texture)
+        made = self._asset(model, track, ready.rest_joints, losses, ready.texture)
+        known = self._confidence(model, track, ready.rest_joints, photos)
+        return replace(made, tensors=made.tensors | known.tensors, facts=made.facts | {"confidence": known.summary})
 
-    def _face(self, clip: Clip, track: BodyTrack, photo_track: BodyTrack, model: AvatarModel) -> tuple[FacePicture | None, str]:
-        """The face's texture to draw, and whose map it is; None where there is none."""
+    def _face(self, clip: Clip, tracks: Sequence[BodyTrack], model: AvatarModel) -> tuple[FacePicture | None, str]:
+        """The face's texture to draw, and whose map it is; None where there is none. ``tracks``: the clip's, then each photo's."""
         wanted = self.config.exavatar.face_texture
-        face = None if wanted == "off" else clip_face(clip, track, self.body) if wanted == "clip" else track.face
+        face = None if wanted == "off" else clip_face(clip, tracks[0], self.body) if wanted == "clip" else tracks[0].face
         if face is None:
             return None, ""
-        seen = np.concatenate([face_seen(self.body, track), face_seen(self.body, photo_track)])
+        seen = np.concatenate([face_seen(self.body, track) for track in tracks])
         return FacePicture(face, model.mesh, list(seen), keep=1 if self.device.type == "cpu" else FACE_VISITS), face.source
 
     def _perceptual(self) -> Perceptual | None:
         whole = self.config.exavatar.official or self.device.type == "cuda"
         return Perceptual(self.lpips.distances, 0 if whole else self.config.exavatar.lpips_window) if self.lpips else None
 
-    def _prepare(self, clip: Clip, track: BodyTrack, photo: Photo, perception: Perception, photo_track: BodyTrack) -> _Prepared:
+    def _confidence(self, model: AvatarModel, track: BodyTrack, joints: torch.Tensor, photos: Sequence[Further]) -> Confidence:
+        """Each Gaussian knows what the clothed surface's vertex beside its own knows."""
+        surface = clothed_surface(self.body, track.betas, track.surface_offset)
+        own = model.mesh.up(self.body.v_template).numpy()
+        _, near = cKDTree(surface.template).query(own)
+        shares = vertex_shares(self.body, surface, joints, photos)
+        around = face_areas(surface.rest, surface.faces).repeat(3) / 3
+        area = np.bincount(surface.faces.reshape(-1), around, minlength=len(surface.rest))
+        share_of_area = (area / np.maximum(np.bincount(near, minlength=len(area)), 1))[near]
+        return record(shares[:, near], surface.part[near], share_of_area, [one.photo.name for one in photos])
+
+    def _prepare(self, clip: Clip, track: BodyTrack, photos: Sequence[Further]) -> _Prepared:
         c = self.config
         joints = person_joints(self.body, track)
         views = clip_views(self.body, joints, clip, track)
         longest = max(clip.frames.shape[1:3])
-        views.append(photo_view(self.body, joints, photo, perception, photo_track, longest=longest, weight=c.photo_weight))
+        views += [photo_view(self.body, joints, one, longest=longest, weight=c.photo_weight) for one in photos]
         mesh = avatar_mesh(self.body, regions_of(self.body), levels=c.exavatar.levels)
         networks = fresh_networks(track, triplane=c.exavatar.triplane, seed=c.seed)
         face, worn = (None if x is None else torch.tensor(x, dtype=torch.float32) for x in (track.face_offset, track.vertex_offset))
@@ -140,8 +158,9 @@ class ExAvatar:
             settle(model)
         started = networks.joint_offset.detach().clone()
         regularisers = Regularisers(mesh, model.canonical().mesh.detach(), started, device=self.device)
-        picture, texture = self._face(clip, track, photo_track, model)
-        return _Prepared(model, regularisers, picture, texture, views, (track, photo_track), joints)
+        tracks = (track, *(one.track for one in photos if one.track is not None))
+        picture, texture = self._face(clip, tracks, model)
+        return _Prepared(model, regularisers, picture, texture, views, tracks, joints)
 
     def _asset(self, model: AvatarModel, track: BodyTrack, joints: torch.Tensor, losses: list[float], texture: str) -> Avatar:
         tensors = {LEARNED + key: value.detach().cpu().numpy().copy() for key, value in model.networks.state_dict().items()}

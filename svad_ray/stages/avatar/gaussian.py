@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import cv2
@@ -15,6 +15,7 @@ from svad_ray.body.model import Body
 from svad_ray.body.names import JOINT_INDEX
 from svad_ray.body.person import check_person, person_joints
 from svad_ray.config import AvatarConfig
+from svad_ray.conventions import to_float
 from svad_ray.fitting.clothed import Surface, clothed_surface
 from svad_ray.fitting.silhouette import without_strays
 from svad_ray.fitting.state import pose_body, relaxed_pose, state_of
@@ -23,11 +24,13 @@ from svad_ray.geometry.raster import rasterize_mesh, to_camera
 from svad_ray.geometry.rotations import frames_from_normals, orthonormal, quats_from_matrices
 from svad_ray.nets.device import training_device
 from svad_ray.splat import rasterization
+from svad_ray.stages.animate.projection import extend_person
+from svad_ray.stages.avatar import confidence
 from svad_ray.stages.avatar.asset import INFLUENCES
 from svad_ray.stages.avatar.colors import SurfacePoints, View, colors_from_views
 from svad_ray.stages.avatar.training import Run, optimise
 from svad_ray.stages.base import NO_CHECKPOINT, Checkpoint, silent
-from svad_ray.subject import Avatar, BodyTrack, Clip, Perception, Photo
+from svad_ray.subject import Avatar, BodyTrack, Clip, Further, Perception, Photo
 
 FLATNESS = 0.25  # thickness of a disk over its width
 COVER = 0.62  # sigma over spacing: neighbours overlap without holes
@@ -160,7 +163,7 @@ class GaussianAvatar:
         models=("makehuman",),
         memory_gib=2.0,
     )
-    version = 3  # 2: surface_offset is kept; 3: loose clothes follow both legs
+    version = 3  # 2: surface_offset is kept; 3: loose clothes, no background in the photo's rim, several photos, confidence per region
 
     def __init__(self, config: AvatarConfig | None = None) -> None:
         self.config = config or AvatarConfig()
@@ -177,6 +180,7 @@ class GaussianAvatar:
         perception: Perception,
         photo_track: BodyTrack,
         *,
+        also: Sequence[Further] = (),
         progress: Callable[[float], None] = silent,
         checkpoint: Checkpoint = NO_CHECKPOINT,
     ) -> Avatar:
@@ -185,6 +189,7 @@ class GaussianAvatar:
         Args:
             clip: Restored frames with masks. track: The fitted body of those frames, with its ``vertex_offset``.
             photo, perception, photo_track: The photo, its mask and its own fit: the one frame that is not generated.
+            also: Further photos with their own fits.
         """
         c = self.config
         check_person(self.body, track)
@@ -192,23 +197,29 @@ class GaussianAvatar:
         points = surface_points(surface, c.gaussians, head_density=c.head_density, seed=c.seed)
         rest_joints = person_joints(self.body, track)
         views = clip_views(self.body, rest_joints, clip, track)
-        perception = replace(perception, mask=self._photo_mask(surface, rest_joints, perception, photo_track))
-        views.append(photo_view(self.body, rest_joints, photo, perception, photo_track, longest=max(clip.frames.shape[1:3]), weight=c.photo_weight))
-        few = [views[i] for i in np.linspace(0, len(views) - 2, min(c.color_views, len(views) - 1)).astype(int)] + views[-1:]
+        few = [views[i] for i in np.linspace(0, len(views) - 1, min(c.color_views, len(views))).astype(int)]
+        photos = (Further(photo, perception, photo_track), *also)
+        near = [self._without_strays(surface, rest_joints, one) for one in photos]
+        real = [photo_view(self.body, rest_joints, one, longest=max(clip.frames.shape[1:3]), weight=c.photo_weight) for one in near]
+        views, few = [*views, *real], [*few, *real]
         part = surface.part[surface.faces[points.face, 0]]
         model = GaussianModel(points, colors_from_views(surface, points, few), stiff=np.where(np.isin(part, (6, 7)), 10.0, 1.0))
         device, _ = training_device(c.device)
         on_device = [view.to(device) for view in views]
         losses = train(model.to(device), on_device, iterations=c.iterations, rates=c.rates, seed=c.seed, progress=progress, checkpoint=checkpoint)
-        return self._asset(model.to("cpu"), surface, points, track, rest_joints, losses)
+        known = confidence.measure(self.body, surface, points, rest_joints, photos)
+        made = self._asset(model.to("cpu"), surface, points, track, rest_joints, losses)
+        return replace(made, tensors=made.tensors | known.tensors, facts=made.facts | {"confidence": known.summary})
 
-    def _photo_mask(self, surface: Surface, rest_joints: torch.Tensor, perception: Perception, photo_track: BodyTrack) -> np.ndarray:
-        """The photo's mask without what the clothed surface does not reach: no Gaussian shall leave the body to explain it."""
-        state = state_of(photo_track)
+    def _without_strays(self, surface: Surface, rest_joints: torch.Tensor, one: Further) -> Further:
+        """A photo whose mask lacks what the clothed surface does not reach: no Gaussian shall leave the body to explain it."""
+        if one.track is None:
+            raise ValueError(f"no body was fitted to the photo '{one.photo.name}'")
+        state, mask = state_of(one.track), one.perception.mask
         skin = pose_body(self.body, rest_joints, state.pose, state.transl).skin[0]
-        points = to_camera(surface.posed(skin), photo_track.viewmats[0])
-        drawn = rasterize_mesh(points, surface.faces, photo_track.Ks[0], *perception.mask.shape).mask
-        return without_strays(perception.mask, drawn, reach=STRAY_FROM_CLOTHES)
+        points = to_camera(surface.posed(skin), one.track.viewmats[0])
+        drawn = rasterize_mesh(points, surface.faces, one.track.Ks[0], *mask.shape).mask
+        return replace(one, perception=replace(one.perception, mask=without_strays(mask, drawn, reach=STRAY_FROM_CLOTHES)))
 
     def _asset(
         self, model: GaussianModel, surface: Surface, points: SurfacePoints, track: BodyTrack, rest_joints: torch.Tensor, losses: list[float]
@@ -267,8 +278,11 @@ def clip_views(body: Body, rest_joints: torch.Tensor, clip: Clip, track: BodyTra
     return views
 
 
-def photo_view(body: Body, rest_joints: torch.Tensor, photo: Photo, perception: Perception, track: BodyTrack, *, longest: int, weight: float) -> View:
-    """The photo as a training view: person on white, cropped to the person and scaled to ``longest``."""
+def photo_view(body: Body, rest_joints: torch.Tensor, one: Further, *, longest: int, weight: float) -> View:
+    """A photo as a training view: person on white, without the background that the pixels of the rim hold, cropped and scaled to ``longest``."""
+    photo, perception, track = one.photo, one.perception, one.track
+    if track is None:
+        raise ValueError(f"no body was fitted to the photo '{photo.name}'")
     ys, xs = np.where(perception.mask > 0.5)
     height, width = perception.mask.shape
     margin = round(0.05 * max(np.ptp(ys), np.ptp(xs)))
@@ -276,7 +290,8 @@ def photo_view(body: Body, rest_joints: torch.Tensor, photo: Photo, perception: 
     scale = min(1.0, longest / max(y1 - y0, x1 - x0))
     size = (max(8, round((x1 - x0) * scale)), max(8, round((y1 - y0) * scale)))
     alpha = cv2.resize(perception.mask[y0:y1, x0:x1].astype(np.float32), size, interpolation=cv2.INTER_AREA)
-    image = cv2.resize(photo.image[y0:y1, x0:x1].astype(np.float32) / 255, size, interpolation=cv2.INTER_AREA)
+    clean = extend_person(to_float(photo.image[y0:y1, x0:x1]), perception.mask[y0:y1, x0:x1] > 0.5, float(np.ptp(ys) + 1))
+    image = cv2.resize(clean, size, interpolation=cv2.INTER_AREA)
     image = image * alpha[..., None] + 1 - alpha[..., None]
     state = state_of(track)
     K = state.Ks[0] - torch.tensor([[0, 0, float(x0)], [0, 0, float(y0)], [0, 0, 0]])

@@ -6,7 +6,7 @@ Source: ours.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,6 +20,7 @@ _MARGIN = 0.005  # of the photo's longer side: a joint nearer to the border coun
 _BORDER_SHARE = 0.1  # of the person's width or height that may touch the border
 _HIPS, _KNEES, _FEET = [23, 24], [25, 26], [27, 28, 29, 30, 31, 32]
 _SHOULDERS, _HEAD = [11, 12], [0, 2, 5, 7, 8]
+_OF_FACES = ("no_face", "face_too_small")
 _CROWN = 0.24  # top of the skull above the ears, in torso lengths
 
 
@@ -196,6 +197,22 @@ def check(photo: Photo, perception: Perception, *, largest: bool = False, bust: 
         if not (gate.warns or allowed[gate.waived_by]):
             raise QualityRejected(found, expected=gate.expected, remedy=gate.remedy)
         warnings.append(f"{gate.code}: {found}")
+    return tuple(warnings)
+
+
+def check_all(photos: Sequence[Photo], seen: Sequence[Perception], *, largest: bool = False, bust: bool = False) -> tuple[str, ...]:
+    """``check`` for all photos of a subject, each named when there are several; that a photo shows no face is no fault while another one does."""
+    if len(photos) == 1:
+        return check(photos[0], seen[0], largest=largest, bust=bust)
+    face = any(one.face_mesh is not None for one in seen)
+    warnings: list[str] = []
+    for photo, one in zip(photos, seen):
+        try:
+            found = check(photo, one, largest=largest, bust=bust)
+        except QualityRejected as error:
+            raise QualityRejected(f"'{photo.name}': {error.found}", expected=error.expected, remedy=error.remedy) from error
+        said = [text for text in found if not (face and text.startswith(_OF_FACES))]
+        warnings += [f"{code}: '{photo.name}': {text}" for code, _, text in (warning.partition(": ") for warning in said)]
     return tuple(warnings)
 
 
