@@ -119,10 +119,12 @@ def test_regions_are_offered_when_the_avatar_records_them(person, body):
     recorded = replace(person, tensors={**person.tensors, "confidence": source.astype(np.float16), "source": source})
     recorded = replace(recorded, facts={**person.facts, "confidence": {"photos": ["front"], "seen": 0.5, "parts": {}}})
     scene = Scene(recorded, body)
-    assert scene.document()["regions"] and scene.document()["seen"]["seen"] == 0.5
+    legend = scene.document()["regions"]
+    assert legend["seen"] == 0.5 and [color["name"] for color in legend["colors"]] == ["generated", "seen in front"]
+    assert legend["colors"][1]["rgb"] == list(confidence.PALETTE[1])
     regions = load(scene.arrays())["regions"]
     np.testing.assert_allclose(regions / 255, confidence.region_colors(recorded), atol=0.51 / 255)
-    assert not Scene(person, body).document()["regions"]
+    assert Scene(person, body).document()["regions"] is None
 
 
 def answer(url: str, path: str, **headers: str):
