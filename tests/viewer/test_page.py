@@ -74,15 +74,13 @@ def test_a_person_is_seen_and_every_control_changes_the_picture(look, shots):
     clay = look.picture()
     grey = clay[clay[..., 3] > 0.99][:, :3]
     assert len(grey) > 5000 and np.ptp(grey, axis=1).max() < 0.1  # no colours of the Gaussians are left
+    inked = "page.bones.context.getImageData(0, 0, page.bones.canvas.width, page.bones.canvas.height).data.some(v => v)"
     look.show("joints")
-    look.page.wait_for_timeout(500)
+    look.until(inked)
     if shots:
         look.page.screenshot(path=shots / "controls.png")
-    inked = "page.bones.context.getImageData(0, 0, page.bones.canvas.width, page.bones.canvas.height).data.some(v => v)"
-    assert look.page.evaluate(inked)
     look.show("joints")
-    look.page.wait_for_timeout(500)
-    assert not look.page.evaluate(inked)
+    look.until(f"!{inked}")
 
 
 def test_bent_legs_keep_the_feet_on_the_floor(look):
@@ -98,10 +96,9 @@ def test_bent_legs_keep_the_feet_on_the_floor(look):
 def test_a_clip_plays_stops_and_the_camera_turns(look, shots):
     look.clip("walk")
     before = look.picture()
-    look.page.wait_for_timeout(1500)
+    look.until("page.transport.frame > 5")
     if shots:
         look.page.screenshot(path=shots / "playing.png")
-    assert float(look.page.evaluate("page.transport.frame")) > 1.0
     assert (np.abs(look.picture() - before).max(-1) > 0.1).mean() > 0.003
     look.page.get_by_role("button", name="Pause").click()
     still = look.picture()
@@ -131,5 +128,5 @@ def test_what_goes_wrong_is_said_on_the_page(look, scene, monkeypatch):
 
     monkeypatch.setattr(scene, "clip", broken)
     look.page.get_by_role("button", name="a-pose-turn").click()
-    look.page.wait_for_timeout(500)
+    look.until("document.getElementById('message').textContent.length > 0")
     assert "frame 3" in look.page.inner_text("#message") and "cut out" in look.page.inner_text("#message")
