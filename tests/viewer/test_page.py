@@ -31,16 +31,17 @@ def psnr(found: np.ndarray, expected: np.ndarray) -> float:
 
 @pytest.mark.parametrize("face", [False, True])
 def test_the_page_draws_what_animate_draws(look, person, body, face):
-    """A frame of a clip, an elbow bent by its slider, a face made by its slider: posed here with scipy, drawn by the CPU rasteriser."""
+    """A frame of a clip, elbow and shoulder turned by sliders, a face made by its slider: posed here with scipy, drawn by the CPU rasteriser."""
     look.clip("arms", frame=37.0)
-    look.slide(Arms__left__Elbow=70.0, Face__Shape_1=2.0)
+    look.slide(Arms__left__Elbow=70.0, Arms__left__Forward=40.0, Face__Shape_1=2.0)
     if face:
         look.page.get_by_role("button", name="face", exact=True).click()
     found = look.picture()
     track = danced(person, "arms", body).frames(slice(37, 38))
     pose, expression = track.full_pose.copy(), track.expression.copy()
-    elbow = JOINT_INDEX["left_elbow"]
-    pose[0, elbow] = (Rotation.from_rotvec([0, -70, 0], degrees=True) * Rotation.from_rotvec(pose[0, elbow])).as_rotvec()
+    for joint, turn in (("left_elbow", [0, -70, 0]), ("left_shoulder", [-40, 0, 0])):  # about the axes of the parent, whatever the clip does
+        at = JOINT_INDEX[joint]
+        pose[0, at] = (Rotation.from_rotvec(turn, degrees=True) * Rotation.from_rotvec(pose[0, at])).as_rotvec()
     expression[:, 0] += 2.0
     moved = replace(track.with_full_pose(pose), expression=expression)
     expected = drawn(person, moved, 0, *look.camera(), found.shape)
