@@ -92,7 +92,9 @@ def _fma_chains(rounds):
     for _ in range(rounds):
         a, b, c, d, e = simd.fma(a, x, y), simd.fma(b, x, y), simd.fma(c, x, y), simd.fma(d, x, y), simd.fma(e, x, y)
         f, g, h, i, j = simd.fma(f, x, y), simd.fma(g, x, y), simd.fma(h, x, y), simd.fma(i, x, y), simd.fma(j, x, y)
-    return simd.horizontal_sum(a + b + c + d + e + f + g + h + i + j)
+    out = np.empty(1, np.float32)
+    simd.store_sums(out, 0, (a + b + c + d + e + f + g + h + i + j,))
+    return out[0]
 
 
 def peak_gflops() -> float:
@@ -103,35 +105,45 @@ def peak_gflops() -> float:
 
 
 @numba.njit
-def _lanes(boxes, packed, offsets, ranks, used, tiles_x, width, height):
-    """Lanes that compositing evaluates, up to each tile's last Gaussian that anyone still saw."""
-    lanes, threshold = 0, composite._LOG2_ALPHA_MIN
+def _lanes(boxes, packed, offsets, ids, tiles_x, width, height):
+    """Lanes that a step of eight pixels along a row evaluates where it covers what an ellipse covers of a row of a tile, and no more."""
+    lanes, pairs = 0, 0
     for tile in range(len(offsets) - 1):
         left, upper = (tile % tiles_x) * binning.TILE, (tile // tiles_x) * binning.TILE
-        for place in range(offsets[tile], offsets[tile] + used[tile]):
-            rank = ranks[place]
-            box, row = boxes[rank], packed[rank]
+        for i in ids[offsets[tile] : offsets[tile + 1]]:
+            box, row = boxes[i], packed[i]
             x0, x1 = max(left, box[0]), min(left + binning.TILE, width, box[1])
             for y in range(max(upper, box[2]), min(upper + binning.TILE, height, box[3])):
-                dy = row[1] - np.float32(y) - np.float32(0.5)
-                a, b = x0, x1
-                if x1 - x0 > 8:
-                    a, b = composite._row_span(x0, x1, row[0] + row[3] * dy - np.float32(0.5), row[5] - row[4] * dy * dy - threshold, row[6])
-                lanes += max(0, (b - a + 7) // 8 * 8)
-    return lanes
+                dy = row[1] - y - 0.5
+                budget = row[5] - row[4] * dy * dy - composite._LOG2_ALPHA_MIN
+                if budget < 0:
+                    lanes += 8 if x1 - x0 <= 8 else 0
+                    continue
+                reach, centre = math.sqrt(budget / row[2]), row[0] + row[3] * dy - 0.5
+                a, b = max(x0, math.ceil(centre - reach)), min(x1, math.floor(centre + reach) + 1)
+                pairs += max(0, b - a)
+                lanes += 8 if x1 - x0 <= 8 else max(0, (b - a + 7) // 8 * 8)
+    return lanes, pairs
 
 
-def count_lanes(gaussians: list[Tensor], size: int) -> int:
-    """Run a forward pass and count its lanes from what it saved."""
+def count_lanes(gaussians: list[Tensor], size: int) -> tuple[int, int, int]:
+    """From what a forward pass saved: lanes of the bound, pairs of Gaussian and pixel inside an ellipse, and pairs that changed a pixel."""
     means = gaussians[0].clone().requires_grad_()
     view, K = camera(size)
     image, _, _ = rasterization(means, *gaussians[1:], view, K, size, size)
-    node = image.grad_fn.next_functions[0][0]
-    _, _, _, _, _, boxes, _, offsets, ranks, _, _, tiles_x, _, ends, _, _, packs = node.inputs
-    tile, counts = binning.TILE, np.diff(offsets)
-    last = [ends[t // tiles_x * tile : (t // tiles_x + 1) * tile, t % tiles_x * tile : (t % tiles_x + 1) * tile].max() for t in range(len(counts))]
-    used = np.minimum(counts, np.array(last)).astype(np.int64)
-    return int(_lanes(boxes, packs[0], offsets, ranks, used, tiles_x, size, size))
+    _, _, _, _, _, lists, tiles_x, _, counts, changed, _, _, packs = image.grad_fn.next_functions[0][0].inputs
+    offsets, ids, _, _, room = lists
+    boxes = meta_boxes(gaussians, size)
+    used = np.add.reduceat(np.append(counts, 0), np.minimum(offsets[:-1], len(counts))) * (np.diff(offsets) > 0)
+    masks = np.concatenate([changed[a : a + n] for a, n in zip(room, used)]) // 256
+    return *_lanes(boxes, packs[0], offsets, ids, tiles_x, size, size), int(np.unpackbits(masks.astype(np.uint8)).sum())
+
+
+def meta_boxes(gaussians: list[Tensor], size: int) -> np.ndarray:
+    """Pixel boxes [N, 4] as the projection gives them."""
+    view, K = camera(size)
+    covars = Covariance.apply(*gaussians[1:3])
+    return Projection.apply(gaussians[0], covars, view[0], gaussians[3], K[0], (size, size), (0.3, 0.01, 1e10, 0.0), False)[4].numpy()
 
 
 def masked_stores() -> dict[str, int]:
@@ -155,7 +167,7 @@ def projection_ratio(count: int) -> float:
     means, quats, scales, opacities, _ = person(count)
     view, K = camera(256)
     planes = (0.3, 0.01, 1e10, 0.0)
-    ours = best(lambda: Projection.apply(means, Covariance.apply(quats, scales), view[0], opacities, K[0], (256, 256), planes), repeats=7)
+    ours = best(lambda: Projection.apply(means, Covariance.apply(quats, scales), view[0], opacities, K[0], (256, 256), planes, False), repeats=7)
     theirs = best(lambda: dense.project(means, quats, scales, view, K, 256, 256), repeats=7)
     print(f"projection of {count}: ours {ours[1]:.1f} ms, gsplat's torch {theirs[1]:.1f} ms CPU")
     return theirs[1] / ours[1]

@@ -18,12 +18,15 @@ from rich.table import Table
 
 import svad_ray
 from svad_ray.commands.batch import batch
-from svad_ray.commands.export import AvatarFolder, Body, export, in_motion
+from svad_ray.commands.evaluate import app as evaluate_app
+from svad_ray.commands.export import AvatarFolder, Body, HiddenMark, Label, export, in_motion
 from svad_ray.commands.models import import_models
+from svad_ray.commands.origin import app as provenance_app
+from svad_ray.commands.origin import forget
 from svad_ray.commands.progress import bars, interruptible
 from svad_ray.commands.serve import app as serve_app
 from svad_ray.commands.view import view
-from svad_ray.config import Settings, dump_settings, for_all_stages, load_settings, override
+from svad_ray.config import MarkConfig, Settings, dump_settings, for_all_stages, load_settings, override
 from svad_ray.errors import InputError, SvadError
 
 if TYPE_CHECKING:
@@ -36,7 +39,10 @@ models_app.command("import")(import_models)
 app.command()(batch)
 app.command()(export)
 app.command()(view)
+app.command()(forget)
 app.add_typer(serve_app, name="serve")
+app.add_typer(evaluate_app, name="evaluate")
+app.add_typer(provenance_app, name="provenance")
 _out, _err = Console(), Console(stderr=True)
 
 Profile = Annotated[str | None, typer.Option(help="embedded (CPU, nothing to bring) or paper.")]
@@ -172,15 +178,20 @@ def animate(
     motion: Annotated[str, typer.Option(help="walk, arms, turn, a-pose-turn, a track .npz or an AMASS/SMPL-X .npz.")] = "walk",
     out: Annotated[Path, typer.Option(help="The video.")] = Path("animation.mp4"),
     size: Annotated[int, typer.Option(help="Width and height, pixels.")] = 512,
+    label: Label = "",
+    mark: HiddenMark = False,
     body: Body = None,
 ) -> None:
-    """A video of the avatar in motion."""
+    """A video of the avatar in motion, with a signed record of its origin (docs/provenance.md)."""
     loaded, track = in_motion(avatar, motion, body, size)
-    from svad_ray.deliver import drawn
+    from svad_ray.deliver import drawn, marked_frames, sign
     from svad_ray.export.video import write_mp4
 
+    facts = loaded.facts.get("provenance", {})
     with bars() as tell:
-        write_mp4(drawn(loaded, track, tell=lambda done: tell("rendering", done)), out, track.fps)
+        frames = drawn(loaded, track, tell=lambda done: tell("rendering", done))
+        write_mp4(marked_frames(frames, facts, MarkConfig(label=label, hidden=mark)), out, track.fps)
+    sign(out, "mp4", facts)
     _out.print(f"{len(track)} frames in {out}")
 
 
@@ -202,9 +213,10 @@ def render(
     loaded, track = in_motion(avatar, motion, body, size)
     if not 0 <= frame < len(track):
         raise InputError(f"the motion has no frame {frame}", expected=f"0 to {len(track) - 1}", remedy="change --frame")
-    from svad_ray.deliver import rendered, save_picture, turned
+    from svad_ray.deliver import rendered, save_picture, sign, turned
 
     save_picture(rendered(loaded, turned(track.frames(slice(frame, frame + 1)), math.radians(yaw)))[0], out)
+    sign(out, "picture", loaded.facts.get("provenance", {}))
     _out.print(str(out))
 
 
@@ -300,6 +312,7 @@ def doctor(
     config: ConfigFile = None,
     sets: Sets = None,
     licences: Annotated[bool, typer.Option("--licences", help="Print only the licence tables, as Markdown.")] = False,
+    backends: Annotated[bool, typer.Option("--backends", help="Print only the table of all backends, as Markdown.")] = False,
     cluster: Annotated[bool, typer.Option("--cluster", help="Every node of a Ray cluster as well, and whether they have the same versions.")] = False,
     address: Annotated[str, typer.Option(help="Which cluster, with --cluster.")] = "auto",
 ) -> None:
@@ -308,6 +321,11 @@ def doctor(
 
     if licences:
         typer.echo(doctor_module.licence_markdown(), nl=False)
+        return
+    if backends:
+        from svad_ray.reference import backends_markdown
+
+        typer.echo(backends_markdown(), nl=False)
         return
     settings = load_settings(profile=profile, path=config, sets=sets or ())
     findings = doctor_module.examine(settings)

@@ -110,7 +110,7 @@ class AnimateConfig(StageConfig):
 
 
 class IdentityConfig(StageConfig):
-    """The photo's head in every frame.
+    """The photo's head in every frame; the backend "off" leaves the frames' own faces (an ablation), and the avatar says so.
 
     Attributes:
         gate: Which rule refuses a frame: the paper's (both eyes seen, landmark disparity) or the released code's.
@@ -159,7 +159,7 @@ class FaceRestoreConfig(BaseModel):
 
 
 class RestoreConfig(StageConfig):
-    """Sharper frames.
+    """Sharper frames; the backend "off" leaves them at their size as they are (an ablation), and the avatar says so.
 
     Attributes:
         budget_s: Seconds on two idle cores that the large network may take over the whole clip; the plan is made from recorded costs, so it
@@ -220,7 +220,9 @@ class ExAvatarConfig(BaseModel):
         levels: Midpoint subdivisions of the body; the original has 2.
         triplane: Side of the triplanes; the original has 128.
         rate: Learning rate of the networks; the original has 0.001, for forty times as many steps.
-        lpips: Use the perceptual terms, which cost more than all the rest on a CPU.
+        lpips: Use the perceptual terms.
+        lpips_window: Pixels a side of the window of the person that they look at on a CPU, elsewhere every step; 0 = the whole person, as on a GPU
+            and as the original does, which costs more than all the rest together.
         official: The original's order of work: a scene besides the person, five renders a step, whole frames, random first scales.
     """
 
@@ -229,6 +231,7 @@ class ExAvatarConfig(BaseModel):
     triplane: int = Field(default=128, ge=4)
     rate: float = Field(default=0.004, gt=0)
     lpips: bool = False
+    lpips_window: int = Field(default=96, ge=0)
     official: bool = False
 
 
@@ -242,6 +245,8 @@ class AvatarConfig(StageConfig):
         photo_weight: Weight of the photo among the generated frames.
         color_views: Frames that the first colours are taken from, the photo besides.
         rates: Learning rates of offset, log scales and colour.
+        device: Where to train; "auto" = a GPU where there is one.
+        precision: Of the networks' matrix products on a GPU; "auto" = bfloat16 where the GPU has it. A CPU computes in float32.
         exavatar: What only the model exavatar has.
     """
 
@@ -252,6 +257,8 @@ class AvatarConfig(StageConfig):
     photo_weight: float = Field(default=1.0, ge=0)
     color_views: int = Field(default=24, ge=1)
     rates: tuple[float, float, float] = (0.02, 0.01, 0.03)
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
     exavatar: ExAvatarConfig = ExAvatarConfig()
 
 
@@ -302,6 +309,19 @@ class PictureConfig(BaseModel):
     quantize: Literal["none", "nf4", "int8"] = "none"
 
 
+class MarkConfig(BaseModel):
+    """What videos of the avatar show of their origin, besides the signed record in them.
+
+    Attributes:
+        label: Words in the lower left corner; empty = none.
+        hidden: Carry the avatar's code in the brightness, where re-encoding leaves it (docs/provenance.md).
+    """
+
+    model_config = _FROZEN
+    label: str = Field(default="", max_length=120)
+    hidden: bool = False
+
+
 class Settings(BaseModel):
     """All of a run.
 
@@ -311,6 +331,8 @@ class Settings(BaseModel):
         shard: Frames a block in the stages that work frame by frame; a killed run loses at most one block.
         offline: Never fetch a model package.
         cache_dir: Where model packages are kept; empty = the user's cache folder.
+        signing: Folder of the key that exports are signed with; empty = the variable SVAD_SIGNING, else the user's configuration folder.
+        mark: What videos show of their origin.
         drift: Whether the face's distance from the photo's is measured.
         picture: How a prompt becomes the photo.
     """
@@ -321,6 +343,8 @@ class Settings(BaseModel):
     shard: int = Field(default=16, ge=1)
     offline: bool = False
     cache_dir: str = ""
+    signing: str = ""
+    mark: MarkConfig = MarkConfig()
     drift: DriftConfig = DriftConfig()
     picture: PictureConfig = PictureConfig()
     perceive: PerceiveConfig = PerceiveConfig()

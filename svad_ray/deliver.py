@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +16,7 @@ import numpy as np
 import svad_ray
 from svad_ray import models, pipeline
 from svad_ray.backends import EMBEDDED, STAGES, Backend, load
-from svad_ray.config import Settings
+from svad_ray.config import MarkConfig, Settings
 from svad_ray.errors import QualityRejected, StoreError, WeightsMissing
 from svad_ray.export.report import ReportInputs, StageCost, Table, write_report
 from svad_ray.export.sheets import draw_fit, evenly
@@ -24,13 +25,25 @@ from svad_ray.models.brought import fingerprint, is_rule_made, lacking_files
 from svad_ray.stages.base import make
 from svad_ray.store import ArtefactStore, save_avatar
 from svad_ray.subject import Avatar, BodyTrack, Photo
+from svad_ray.usage import hardware
 
 if TYPE_CHECKING:
     from svad_ray.body.model import Body
 
 TURNTABLE_FRAMES, TURNTABLE_FPS = 96, 24.0
 OVERLAYS = 6
+USAGE = "usage.json"  # what every step cost, and on which machine
 CLIP_SHEET = 12  # frames of a clip shown together
+_DELIVERED = {
+    "photo.png": "picture",
+    "avatar": "avatar",
+    "avatar.ply": "ply",
+    "avatar.glb": "gltf",
+    "mesh.glb": "mesh",
+    "turntable.mp4": "mp4",
+    "report.html": "report",
+}
+_CLIP_FILES = {"photo.png": "picture", "clip.png": "picture", "clip.mp4": "mp4", "report.html": "report"}
 _FREE_BODY = "CC0"  # in the licence of a body that allows everything
 
 
@@ -126,11 +139,11 @@ def deliver_clip(
             shutil.rmtree(out, ignore_errors=True)
         raise
     clip, warnings = begun.animation.value.clip, (*unreal_weights(settings), *begun.warnings)
-    write_mp4(iter(clip.frames), out / "clip.mp4", clip.track.fps)
+    facts = provenance(source, settings, chosen, consent=consent, warnings=warnings, body=body)
+    write_mp4(marked_frames(clip.frames, facts, settings.mark), out / "clip.mp4", clip.track.fps)
     save_picture(contact_sheet([clip.frames[i] for i in evenly(len(clip), CLIP_SHEET)], cell=256, columns=4), out / "clip.png")
     if source.origin:
         save_picture(source.image, out / "photo.png")
-    facts = provenance(source, settings, chosen, consent=consent, warnings=warnings, body=body)
     inputs = ReportInputs(
         name=source.name,
         photo=source.image,
@@ -142,6 +155,9 @@ def deliver_clip(
         provenance=facts,
     )
     write_report(inputs, out / "report.html")
+    for name, kind in _CLIP_FILES.items():
+        if (out / name).exists():
+            sign(out / name, kind, facts, settings)
     return ClipDelivery(len(clip), warnings, out)
 
 
@@ -172,6 +188,15 @@ def unreal_weights(settings: Settings) -> tuple[str, ...]:
     )
 
 
+def switched_off(settings: Settings) -> tuple[str, ...]:
+    """A warning for every stage that was left out on purpose."""
+    return tuple(
+        f"The {stage} stage is switched off ({stage}.backend=off): its frames are those of the stage before"
+        for stage in STAGES
+        if settings.stage(stage).backend == "off"
+    )
+
+
 def write_delivery(
     created: pipeline.Created,
     settings: Settings,
@@ -195,12 +220,13 @@ def write_delivery(
         settings,
         chosen_backends(settings),
         consent=consent,
-        warnings=(*unreal_weights(settings), *created.warnings),
+        warnings=(*unreal_weights(settings), *switched_off(settings), *created.warnings),
         body=body,
     )
     avatar = replace(created.avatar.value, facts={**created.avatar.value.facts, "provenance": facts})
     delivery, frames = Delivery(created, avatar, tuple(run.records.values()), out), None
     save_avatar(avatar, out / "avatar")
+    _write_usage(delivery)
     if "ply" in exports:
         write_ply(avatar, out / "avatar.ply")
     if {"gltf", "mesh"} & set(exports):
@@ -209,12 +235,49 @@ def write_delivery(
         tell("turntable", 0.0)
         frames = rendered(avatar, turntable_track(avatar, body), tell=lambda done: tell("turntable", done))
     if "turntable" in exports and frames is not None:
-        write_mp4(iter(frames), out / "turntable.mp4", TURNTABLE_FPS)
+        write_mp4(marked_frames(frames, facts, settings.mark), out / "turntable.mp4", TURNTABLE_FPS)
     if "report" in exports and frames is not None:
         tell("report", 0.0)
         write_report(report_inputs(delivery, body, frames, measure(delivery, body) if measure else ()), out / "report.html")
         tell("report", 1.0)
+    for name, kind in _DELIVERED.items():
+        if (out / name).exists():
+            sign(out / name, kind, facts, settings)
     return delivery
+
+
+def marked_frames(frames: Iterable[np.ndarray], facts: Mapping[str, Any], mark: MarkConfig) -> Iterator[np.ndarray]:
+    """Frames of a video with what ``mark`` asks for. ``facts``: the avatar's provenance."""
+    from svad_ray.export.mark import code_of, marked
+
+    return marked(frames, label=mark.label, code=code_of(facts.get("photo", {}).get("sha256", "")) if mark.hidden else None)
+
+
+def sign(path: Path, kind: str, facts: Mapping[str, Any], settings: Settings | None = None) -> None:
+    """Give an export, a file or a folder, its signed record.
+
+    Args:
+        kind: Its format. facts: Provenance of what it shows.
+
+    Raises:
+        StoreError: There is no key, and none can be made. InputError: It cannot be written.
+    """
+    from svad_ray.provenance import identity, seal, seal_folder
+
+    (seal_folder if path.is_dir() else seal)(path, kind, facts, identity(settings.signing if settings else ""))
+
+
+def usage_record(records: Sequence[StageRecord]) -> dict[str, Any]:
+    """What every step cost, and on which machine: JSON values. Of steps found done it is what they cost when they were done."""
+    stages = {record.name: {**asdict(record.usage), "backend": record.backend, "blocks": record.blocks, "kept": record.kept} for record in records}
+    return {"format": 1, "hardware": hardware(), "stages": stages}
+
+
+def _write_usage(delivery: Delivery) -> None:
+    from svad_ray.export.atomic import atomic_path
+
+    with atomic_path(delivery.out / USAGE) as temporary:
+        temporary.write_text(json.dumps(usage_record(delivery.records), indent=1), encoding="utf-8")
 
 
 def report_inputs(delivery: Delivery, body: Any, turntable: np.ndarray, tables: Sequence[Table]) -> ReportInputs:

@@ -65,6 +65,26 @@ class Perception:
 
 
 @dataclass(frozen=True)
+class TexturedFace:
+    """The face's mesh on the body, and the mean colours that a clip shows on it.
+
+    Attributes:
+        image: (S, S, 3) uint8 RGB, black outside ``mask``, which is (S, S) bool: the texels that count.
+        rows: (F,) int64, the body's vertex of each vertex of the face. faces: (N, 3) int64 numbers of ``rows``.
+        uv: (M, 2) float32 in [0, 1], v downwards from the picture's upper border. uv_faces: (N, 3) int64 numbers of ``uv``.
+        source: Whose map it is: "flame", unwrapped from the fitted FLAME, or "body", from the body's own face.
+    """
+
+    image: np.ndarray
+    mask: np.ndarray
+    rows: np.ndarray
+    faces: np.ndarray
+    uv: np.ndarray
+    uv_faces: np.ndarray
+    source: str
+
+
+@dataclass(frozen=True)
 class BodyTrack:
     """SMPL-X parameters over T frames, with the cameras that saw them: the project's one motion format.
 
@@ -81,6 +101,7 @@ class BodyTrack:
         face_offset: (V, 3) metres, ExAvatar's: the face's own shape, zero off the head; joints are regressed with it. None = zero.
         joint_offset, locator_offset: (55, 3) metres, ExAvatar's offsets (spec 3.4); None = zero.
         residual_px: (T,) weighted mean landmark residual of the fit that made the track, pixels; None when it was not fitted.
+        face: The texture of the clip's face, where the fit unwrapped it.
     """
 
     betas: np.ndarray
@@ -103,6 +124,7 @@ class BodyTrack:
     joint_offset: np.ndarray | None = None
     locator_offset: np.ndarray | None = None
     residual_px: np.ndarray | None = None
+    face: TexturedFace | None = None
 
     def __len__(self) -> int:
         return len(self.transl)
@@ -140,7 +162,7 @@ class BodyTrack:
 
 OFFSETS = ("vertex_offset", "face_offset", "joint_offset", "locator_offset")
 SHARED = ("betas", "image_size", "fps", "body_id", *OFFSETS)  # by all frames of a track
-_WHOLE_TRACK = {*SHARED, "residual_px"}
+_WHOLE_TRACK = {*SHARED, "residual_px", "face"}
 
 
 @dataclass(frozen=True)

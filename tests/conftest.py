@@ -3,21 +3,36 @@
 import os
 import shutil
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+TESTS = Path(__file__).parent
+
 # Ray fixes its authentication when it is imported, and some test modules import it: driver and cluster must mean the same.
 os.environ.update(RAY_AUTH_MODE="disabled", RAY_USAGE_STATS_ENABLED="0")
+# Exports are signed: tests with a key of their own, not the user's.
+os.environ.setdefault("SVAD_SIGNING", str(Path(tempfile.gettempdir()) / f"svad-ray-tests-{os.getuid()}" / "signing"))
 
-for folder in (Path(__file__).parent, Path(__file__).parent / "cluster"):  # the tiny pipeline, and its scripted form
+if "PYTEST_XDIST_WORKER" in os.environ:  # as many processes as cores: a thread each, set before anything loads torch
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+for folder in (TESTS, TESTS / "cluster"):  # the tiny pipeline, and its scripted form
     if str(folder) not in sys.path:
         sys.path.insert(0, str(folder))
 
 
-GOLDEN = Path(os.environ.get("SVAD_GOLDEN", Path(__file__).parent / "golden"))
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """How tests are shared out with ``-n``: a file stays together, and with it its fixtures; everything that needs a Ray stays in one process."""
+    for item in items:
+        path = item.path.relative_to(TESTS)
+        item.add_marker(pytest.mark.xdist_group("ray" if path.parts[0] == "cluster" or path.name == "test_orchestration.py" else str(path)))
+
+
+GOLDEN = Path(os.environ.get("SVAD_GOLDEN", TESTS / "golden"))
 
 
 @pytest.fixture(scope="session")

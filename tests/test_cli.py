@@ -14,6 +14,7 @@ import svad_ray
 from svad_ray import doctor
 from svad_ray.backends import STAGES, descriptors
 from svad_ray.config import Settings, load_settings
+from svad_ray.reference import backends_markdown
 
 ROOT = Path(svad_ray.__file__).parent.parent
 
@@ -124,6 +125,11 @@ def test_doctor_reports_every_stage_and_missing_files(tmp_path):
 
 def test_the_licence_page_is_the_descriptors():
     assert (ROOT / "docs" / "licences.md").read_text(encoding="utf-8") == doctor.licence_markdown()
+
+
+def test_the_page_of_backends_is_the_descriptors():
+    page = (ROOT / "docs" / "backends.md").read_text(encoding="utf-8")
+    assert page == backends_markdown() and all(f"| `{backend.name}` |" in page for backend in descriptors())
 
 
 @pytest.mark.parametrize("backend", descriptors(), ids=lambda b: f"{b.stage}-{b.name}")

@@ -18,9 +18,9 @@ LAYERS = {
     2: ["body", "splat", "store"],
     3: ["nets", "fitting", "motion", "pose", "ledger"],
     4: ["stages"],
-    5: ["pipeline", "export", "evaluate"],
-    6: ["local", "deliver", "fulfil", "checkpoints", "pictures"],
-    7: ["doctor", "demo", "service", "cluster", "viewer"],
+    5: ["pipeline", "export", "evaluate", "provenance"],
+    6: ["local", "deliver", "fulfil", "checkpoints", "pictures", "forget"],
+    7: ["doctor", "demo", "reference", "protocols", "service", "cluster", "viewer"],
     8: ["cli", "commands", "__main__"],
 }
 LAYER = {name: level for level, members in LAYERS.items() for name in members}

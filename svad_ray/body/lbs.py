@@ -58,15 +58,22 @@ def rest_joints(body: Body, betas: torch.Tensor, expression: torch.Tensor | None
 
 
 @lru_cache(maxsize=16)
-def _levels(parents: tuple[int, ...]) -> tuple[list[tuple[list[int], list[int]]], list[int]]:
-    """Joints by depth, each level with its parents' places in the level above, and the order that undoes the sorting."""
+def _levels(parents: tuple[int, ...], device: torch.device) -> tuple[list[tuple[torch.Tensor, torch.Tensor]], torch.Tensor, torch.Tensor]:
+    """Joints by depth, each level with its parents' places in the level above, the order that undoes the sorting, and every joint's parent but
+    the root's: index tensors on ``device``, because a list would be copied there, and waited for, at every use."""
     depth = [0] * len(parents)
     for joint, parent in enumerate(parents):
         depth[joint] = depth[parent] + 1 if parent >= 0 else 0
     rows: list[list[int]] = [[j for j, d in enumerate(depth) if d == level] for level in range(max(depth) + 1)]
     plan = [(row, [rows[level - 1].index(parents[j]) for j in row] if level else []) for level, row in enumerate(rows)]
     flat = [joint for row in rows for joint in row]
-    return plan, [flat.index(joint) for joint in range(len(parents))]
+
+    def held(numbers: Iterable[int]) -> torch.Tensor:
+        return torch.tensor(list(numbers), dtype=torch.int64, device=device)
+
+    with torch.inference_mode(False):  # kept for callers that differentiate
+        levels = [(held(row), held(above)) for row, above in plan]
+        return levels, held(flat.index(joint) for joint in range(len(parents))), held(parents[1:])
 
 
 def forward_kinematics(rotations: torch.Tensor, joints: torch.Tensor, parents: Iterable[int]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -81,9 +88,9 @@ def forward_kinematics(rotations: torch.Tensor, joints: torch.Tensor, parents: I
         (B, 55, 3, 3) world rotations; (B, 55, 3) posed joints; (B, 55, 3, 4) skinning transforms, rest to posed.
     """
     parents = tuple(int(p) for p in parents)
-    plan, order = _levels(parents)
+    plan, order, others = _levels(parents, rotations.device)
     joints = joints.expand(len(rotations), -1, -1)
-    bones = joints - torch.cat([joints.new_zeros(len(joints), 1, 3), joints[:, list(parents[1:])]], 1)
+    bones = joints - torch.cat([joints.new_zeros(len(joints), 1, 3), joints[:, others]], 1)
     world, posed = [rotations[:, plan[0][0]]], [bones[:, plan[0][0]]]
     for row, above in plan[1:]:
         base = world[-1][:, above]

@@ -87,7 +87,14 @@ class Body:
 
     def to(self, dtype: torch.dtype) -> Body:
         """This body in another floating dtype."""
-        changed = {f.name: getattr(self, f.name).to(dtype) for f in fields(self) if isinstance(getattr(self, f.name), torch.Tensor)}
+        return self._moved(dtype)
+
+    def on(self, device: torch.device | str) -> Body:
+        """This body with its tensors on a device."""
+        return self._moved(device)
+
+    def _moved(self, where: torch.dtype | torch.device | str) -> Body:
+        changed = {f.name: getattr(self, f.name).to(where) for f in fields(self) if isinstance(getattr(self, f.name), torch.Tensor)}
         return replace(self, **changed)
 
     def forward(

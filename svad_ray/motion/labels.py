@@ -10,12 +10,14 @@ import torch
 
 from svad_ray.body.model import Body, BodyOutput
 from svad_ray.body.names import JOINT_NAMES, WHOLEBODY_TO_OUTPUT
+from svad_ray.fitting.clothed import PARTS, parts_of
 from svad_ray.geometry.raster import NEAR, project, rasterize_mesh, to_camera
 from svad_ray.subject import OFFSETS, BodyTrack
 
 SEEN, HIDDEN, OUTSIDE = 2, 1, 0
 SCORES = np.array([0.0, 0.5, 1.0], np.float32)  # of OUTSIDE, HIDDEN, SEEN
 SURFACE_SLACK = 0.02  # metres that a point of the surface may lie behind what its pixel shows
+FACE_SLACK = 0.005  # metres, of a triangle's centre
 JOINT_SLACK = 0.01  # metres, added to how deep a joint lies in its limb
 _OWN_WEIGHT, _SLAB, _SLAB_LIMITS = 0.2, 0.25, (0.01, 0.03)
 _MM, _MM_LIMIT = 1000.0, 65535.0
@@ -28,11 +30,13 @@ class FrameLabels:
     Attributes:
         keypoints: (T, 133, 2) float32 pixels. visible: (T, 133) uint8: ``SEEN``, ``HIDDEN`` or ``OUTSIDE``.
         depth_mm: (T, H, W) uint16 millimetres, 0 where no body is.
+        part_seen: (T, 10) float32, of ``fitting.clothed.PARTS``: which share of the part's surface the camera sees, at most about a half.
     """
 
     keypoints: np.ndarray
     visible: np.ndarray
     depth_mm: np.ndarray
+    part_seen: np.ndarray
 
     @property
     def scores(self) -> np.ndarray:
@@ -52,6 +56,8 @@ class Labeller:
         self.body, self.track = body, track
         inner = body.tables.regions["inner_mouth"]
         self.faces = np.ascontiguousarray(body.faces[~inner[body.faces].any(1)], np.int32)
+        corners = parts_of(body.lbs_weights.numpy())[self.faces]
+        self.part = np.where(corners[:, 1] == corners[:, 2], corners[:, 1], corners[:, 0])
         reach = joint_reach(body, posed(body, track.frames(slice(0, 1))))
         numbers = np.array(WHOLEBODY_TO_OUTPUT)
         joint = numbers < len(JOINT_NAMES)
@@ -65,15 +71,35 @@ class Labeller:
         height, width = track.image_size
         keypoints = np.empty((len(track), len(WHOLEBODY_TO_OUTPUT), 2), np.float32)
         visible, depth = np.empty(keypoints.shape[:2], np.uint8), np.empty((len(track), height, width), np.uint16)
+        part_seen = np.empty((len(track), len(PARTS)), np.float32)
         for t in range(len(track)):
             K, viewmat = track.Ks[t], track.viewmats[t]
-            drawn = rasterize_mesh(to_camera(vertices[t], viewmat), self.faces, K, height, width, threads=1).depth
+            surface = to_camera(vertices[t], viewmat)
+            drawn = rasterize_mesh(surface, self.faces, K, height, width, threads=1).depth
+            part_seen[t] = seen_shares(surface[self.faces], self.part, K, drawn)
             here = to_camera(points[t], viewmat)
             with np.errstate(divide="ignore", invalid="ignore"):
                 keypoints[t] = np.nan_to_num(project(here, K), nan=0.0, posinf=0.0, neginf=0.0)
             visible[t] = visibility(keypoints[t], here[:, 2], drawn, self.slack)
             depth[t] = np.where(np.isfinite(drawn), np.clip(np.rint(drawn * _MM), 1, _MM_LIMIT), 0)
-        return FrameLabels(keypoints, visible, depth)
+        return FrameLabels(keypoints, visible, depth, part_seen)
+
+
+def seen_shares(triangles: np.ndarray, part: np.ndarray, K: np.ndarray, depth: np.ndarray) -> np.ndarray:
+    """(10,) share of each part's area that is seen: turned to the camera, inside the picture, and before everything else there.
+
+    Args:
+        triangles: (F, 3, 3) metres, camera axes, outer side counter-clockwise. part: (F,) of ``fitting.clothed.PARTS``. depth: (H, W) metres.
+    """
+    centre = triangles.mean(1)
+    across = np.cross(triangles[:, 1] - triangles[:, 0], triangles[:, 2] - triangles[:, 0])
+    area = np.linalg.norm(across, axis=1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        pixels = np.nan_to_num(project(centre, K), nan=-1.0, posinf=-1.0, neginf=-1.0)
+    here = visibility(pixels, centre[:, 2], depth, np.full(len(centre), FACE_SLACK)) == SEEN
+    seen = here & ((across * centre).sum(1) < 0)
+    whole = np.bincount(part, area, len(PARTS))
+    return (np.bincount(part, area * seen, len(PARTS)) / np.maximum(whole, 1e-12)).astype(np.float32)
 
 
 def posed(body: Body, track: BodyTrack) -> BodyOutput:

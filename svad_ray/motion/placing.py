@@ -44,7 +44,8 @@ def retarget(motion: BodyTrack, *, person: BodyTrack, body: Body, size: int = 51
         raise InputError(f"a picture of {size} x {size} pixels", expected="at least 1", remedy="set --size, for example to 512")
     check_person(body, person)
     offsets = {name: getattr(person, name) for name in OFFSETS}
-    moved = replace(motion, betas=person.betas, body_id=body.id, expression=_fitted(motion.expression, person.expression.shape[1]), **offsets)
+    expression = _fitted(motion.expression, person.expression.shape[1])
+    moved = replace(motion, betas=person.betas, body_id=body.id, expression=expression, face=None, **offsets)
     moved = _grounded(_legs_scaled(moved, motion, body), body)
     viewmats, Ks = frame_camera(moved, body, size=size, margin=margin)
     return replace(moved, viewmats=viewmats, Ks=Ks, image_size=(size, size))

@@ -1,4 +1,4 @@
-"""Where brought networks run, and in which precision."""
+"""Where networks run, and in which precision: the one place that asks for a GPU."""
 
 from __future__ import annotations
 
@@ -13,3 +13,28 @@ def device_and_dtype(wanted: str) -> tuple[str, Any]:
     if wanted == "auto":
         wanted = "float16" if device == "cuda" else "float32"
     return device, getattr(torch, wanted)
+
+
+def training_device(device: str = "auto", precision: str = "auto") -> tuple[Any, Any]:
+    """Device of a training, and the dtype of its networks' matrix products there; None = float32.
+
+    Args:
+        device: "auto" = a GPU that gsplat can draw on, else the CPU; or "cpu", "cuda".
+        precision: "auto" = bfloat16 where the GPU has it; or "float32", "bfloat16". The CPU always computes in float32.
+
+    Raises:
+        BackendUnavailable: "cuda" was asked for, and there is no GPU.
+    """
+    import torch
+
+    from svad_ray.errors import BackendUnavailable
+
+    if device == "cuda" and not torch.cuda.is_available():
+        raise BackendUnavailable(
+            "avatar.device is cuda, but torch sees no GPU", expected="a CUDA GPU and a torch built for it", remedy="avatar.device: cpu"
+        )
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    found = torch.device(device)
+    half = found.type == "cuda" and (precision == "bfloat16" or (precision == "auto" and torch.cuda.is_bf16_supported()))
+    return found, torch.bfloat16 if half else None

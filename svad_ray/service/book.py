@@ -42,7 +42,7 @@ REMOVALS = 5
 ABANDONED_S = 3600.0  # a request whose writing was never finished is swept after so long
 _ID = re.compile(r"[0-9a-f]{32}")
 _OWNER = re.compile(r"[a-z0-9][a-z0-9_-]{0,39}")
-_MACHINE_ONLY = {"threads", "offline", "cache_dir"}
+_MACHINE_ONLY = {"threads", "offline", "cache_dir", "signing"}
 
 
 def new_id(owner: str, idempotency_key: str | None) -> str:
@@ -333,6 +333,12 @@ class AvatarBook:
             time.sleep(0.05)
         raise StoreError(f"avatar {avatar_id} cannot be removed ({reason})", remedy="check the permissions of the store, and remove it again")
 
+    def traces(self, avatar_id: str) -> list[str]:
+        """Names of files that a look everywhere the book writes finds of a removed avatar, but for the tombstone that keeps its id taken."""
+        owner = self._removed(avatar_id).get("owner", "*")
+        places = (f"{_folder(avatar_id)}/**", f"open/{owner}/{avatar_id}*", f"notify/{avatar_id}*", f"owners/{owner}/*-{avatar_id}*")
+        return [name for place in places for name in self.files.glob(place)]
+
     def buried_for(self, avatar_id: str, owner: str) -> bool:
         """Was it this owner's, and removed?"""
         return self._removed(avatar_id).get("owner") == owner
@@ -389,6 +395,11 @@ class AvatarBook:
                     raise StoreError(f"avatar/{name} of {avatar_id} was changed after it was committed", remedy="make the avatar again")
                 Path(folder, name).write_bytes(content)
             return load_avatar(folder)
+
+    def origin(self, avatar_id: str) -> dict[str, Any]:
+        """Provenance of a finished avatar, as its description has it. Raises as ``open``."""
+        with self.open(avatar_id, "avatar/avatar.json") as stream:
+            return dict(json.load(stream).get("facts", {}).get("provenance", {}))
 
     # -- notices -------------------------------------------------------------------------------------------------------------------------------
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import aclosing
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -56,7 +57,8 @@ async def render(asked: RenderAsked, caller: TheCaller, service: TheService) -> 
     camera = asked.camera
     view = View(asked.motion, asked.frame, camera.yaw_deg, asked.size, pose, camera.viewmat, camera.K)
     image = await service.engine.render(asked.avatar, view)
-    return Response(await service.decode(encoded, image, ".png"), media_type="image/png")
+    sign = await _signer(service, asked.avatar)
+    return Response(await service.decode(sign, "avatar.png", encoded(image, ".png")), media_type="image/png")
 
 
 @router.post("/animate", response_class=Response, responses={**responses(404, 409), 200: {"content": _MOVING}}, summary="An avatar in motion")
@@ -69,7 +71,7 @@ async def animate(
     frames = service.engine.animate(asked.avatar, asked.motion, asked.size)
     first = await anext(frames)  # what is wrong with the request shows before the answer begins
     if form == "mp4":
-        return await _video(service, _chained(first, frames), _rate(asked.motion))
+        return await _video(service, _chained(first, frames), _rate(asked.motion), await _signer(service, asked.avatar))
     kind, ending = ("image/png", ".png") if form == "png" else ("image/jpeg", ".jpg")
     return StreamingResponse(_parts(service, _chained(first, frames), kind, ending), media_type=f"multipart/x-mixed-replace; boundary={_BOUNDARY}")
 
@@ -111,7 +113,7 @@ async def _parts(service: Service, frames: AsyncIterator[np.ndarray], kind: str,
     yield f"--{_BOUNDARY}--\r\n".encode()
 
 
-async def _video(service: Service, frames: AsyncIterator[np.ndarray], fps: float) -> Response:
+async def _video(service: Service, frames: AsyncIterator[np.ndarray], fps: float, sign: Signer) -> Response:
     """A whole mp4; frames are encoded as they come and never held together."""
 
     def write(path: Path) -> bytes:
@@ -122,12 +124,31 @@ async def _video(service: Service, frames: AsyncIterator[np.ndarray], fps: float
                 yield frame
 
         write_mp4(pulled(), path, fps)
-        return path.read_bytes()
+        return sign(path.name, path.read_bytes())
 
     with tempfile.TemporaryDirectory(prefix="svad-ray-") as folder:
         async with aclosing(frames):  # type: ignore[type-var]
             content = await service.store(write, Path(folder, "avatar.mp4"))
     return Response(content, media_type="video/mp4")
+
+
+Signer = Callable[[str, bytes], bytes]
+"""(file's name, its content) -> the content with a signed record of its origin in it."""
+
+
+async def _signer(service: Service, avatar_id: str) -> Signer:
+    facts = await service.store(service.book.origin, avatar_id)
+    return partial(_signed, facts, service.config.base_settings().signing)
+
+
+def _signed(facts: dict[str, Any], signing: str, name: str, content: bytes) -> bytes:
+    from svad_ray.provenance import identity, seal
+
+    with tempfile.TemporaryDirectory(prefix="svad-ray-") as folder:
+        path = Path(folder, name)
+        path.write_bytes(content)
+        seal(path, path.suffix[1:], facts, identity(signing))
+        return path.read_bytes()
 
 
 async def _next(frames: AsyncIterator[np.ndarray]) -> np.ndarray | None:

@@ -89,7 +89,7 @@ def make_avatar(book: AvatarBook, avatar_id: str, kit: Any, *, machine: Settings
 
 
 def _on_this_machine(request: SubjectRequest, machine: Settings) -> SubjectRequest:
-    own = {name: getattr(machine, name) for name in ("threads", "offline", "cache_dir")}
+    own = {name: getattr(machine, name) for name in ("threads", "offline", "cache_dir", "signing")}
     settings = parse_settings({**request.settings.model_dump(), **own})
     return replace(request, settings=settings)
 

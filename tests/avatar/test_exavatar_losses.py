@@ -10,8 +10,9 @@ from rules import avatar_rule
 
 from svad_ray.nets.lpips import Lpips
 from svad_ray.stages.avatar.exavatar_training import rate_factor
-from svad_ray.stages.avatar.losses import composite_terms, crop_of, face_term, plain_background_term, scene_terms, ssim_map
+from svad_ray.stages.avatar.losses import LPIPS, composite_terms, crop_of, face_term, plain_background_term, scene_terms
 from svad_ray.stages.avatar.regularisers import Regularisers, arm_models, arm_sides, neighbours
+from svad_ray.stages.avatar.ssim import ssim_map
 
 # What the picture of the face's texture, which moves with the mesh, adds to these is not the regularisers'.
 OF_THE_FACE = ("shape_param", "joint_offset", "mean_offset_net.0.bias", "geo_offset_net", "rgb_offset_net", "triplane")
@@ -78,7 +79,8 @@ def test_image_terms(losses, golden_avatar):
         for k, name in zip(bare, names)
     ]
     mask, background = torch.tensor(losses["in_mask"]), torch.tensor(losses["main_bg"])
-    terms = composite_terms(image(losses, "scene_human"), truth, crop, lpips=lpips.distance)
+    terms = composite_terms(image(losses, "scene_human"), truth, crop)
+    terms["lpips_human"] = lpips.distance(crop.of(image(losses, "scene_human")), crop.of(truth)) * LPIPS
     terms["rgb_human_rand_bg"] = plain_background_term(image(losses, "human"), truth, mask, background, crop)
     if "face_render_static" in losses:
         terms["rgb_face"] = face_term(image(losses, "scene_human"), truth, torch.tensor(losses["face_render_static"]), crop)

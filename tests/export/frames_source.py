@@ -69,7 +69,12 @@ def add_subject(out: str, name: str, *, frames: int = 7, block: int = 3, seed: i
         restore.append(str(key))
     fit = Key("fit", digest(name, "fit", str(seed)))
     work.put(fit, whole)
-    facts: dict[str, Any] = {"subject_id": name, "photo_sha256": "f" * 64, "consent": "agreed", "quality": {"frames": float(frames)}}
+    facts: dict[str, Any] = {
+        "subject_id": name,
+        "photo_sha256": digest(name, "photo").ljust(64, "0")[:64],
+        "consent": "agreed",
+        "quality": {"frames": float(frames)},
+    }
     facts["keys"] = {"restore": restore, "fit": str(fit), "clip": "no key"}
     key = Key(folder_name(name), digest(name, str(seed)))
     ArtefactStore(f"{out}/subjects").put_files(key, {"avatar.ply": b"ply"}, facts=facts)

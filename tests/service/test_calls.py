@@ -16,6 +16,7 @@ from scipy.spatial.transform import Rotation
 from svad_ray.deliver import rendered, turned
 from svad_ray.errors import InputError
 from svad_ray.motion import MOTIONS, blank_track, load_motion, retarget
+from svad_ray.provenance import check, identity
 from svad_ray.service.engine import View
 from svad_ray.service.studio import Studio, open_body
 
@@ -132,6 +133,7 @@ def test_animate_gives_a_video_of_the_same_frames(client, finished, avatar, tmp_
     answer = client.post("/v1/animate", json={"avatar": finished["id"], "motion": "arms", "size": 64}, headers={"Accept": "video/mp4"})
     assert answer.status_code == 200 and answer.headers["content-type"] == "video/mp4"
     (tmp_path / "a.mp4").write_bytes(answer.content)
+    assert check(tmp_path / "a.mp4", identity().root).good
     frames, fps = read_video(tmp_path / "a.mp4")
     motion = MOTIONS["arms"]()
     assert len(frames) == len(motion) and abs(fps - motion.fps) < 0.01

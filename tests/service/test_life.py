@@ -13,6 +13,8 @@ import pytest
 import service_kit
 from service_helpers import ask, config_for, serve, wait_for
 
+from svad_ray.provenance import identity
+from svad_ray.provenance.jws import read as read_signed
 from svad_ray.service.tokens import add_token
 
 
@@ -60,7 +62,9 @@ def test_whole_life(client, shared):
         assert hashlib.sha256(content.content).hexdigest() == entry["sha256"] == content.headers["ETag"].strip('"')
     assert avatar_id in [one["id"] for one in client.get("/v1/avatars?limit=100").json()["avatars"]]
     gone = client.delete(f"/v1/avatars/{avatar_id}")
-    assert gone.status_code == 200 and gone.json()["files"] > 10
+    assert gone.status_code == 200 and gone.json()["files"] > 10 and gone.json()["left"] == 0
+    receipt = read_signed(json.dumps(gone.json()["receipt"]).encode())
+    assert receipt.payload["avatar"] == avatar_id and receipt.payload["complete"] is True and receipt.root == identity().root
     store = shared.running.book.files
     assert [name for name in store.fs.find(store.root) if avatar_id in name] == [store.path(f"tombstones/{avatar_id}.json")]
     assert client.get(f"/v1/avatars/{avatar_id}").status_code == 404

@@ -13,10 +13,10 @@ ALPHA_MIN, ALPHA_MAX, END = 1 / 255, 0.999, 1e-4
 
 
 def project(means, quats, scales, viewmats, Ks, width, height, *, covars=None, eps2d=0.3, near=0.01, far=1e10):
-    """gsplat's torch projection: radii [C, N, 2], means2d, depths, conics."""
+    """gsplat's torch projection: radii [C, N, 2], means2d, depths, conics, compensations of the antialiased mode."""
     if covars is None:
         covars, _ = _quat_scale_to_covar_preci(quats, scales, True, False)
-    return _fully_fused_projection(means, covars, viewmats, Ks, width, height, eps2d, near, far)[:4]
+    return _fully_fused_projection(means, covars, viewmats, Ks, width, height, eps2d, near, far, calc_compensations=True)
 
 
 def harmonic_colors(degree: int, means: Tensor, viewmat: Tensor, coefficients: Tensor) -> Tensor:
@@ -25,9 +25,12 @@ def harmonic_colors(degree: int, means: Tensor, viewmat: Tensor, coefficients: T
 
 
 def blend(means2d, conics, opacities, features, width, height) -> tuple[Tensor, Tensor]:
-    """Composite depth-sorted Gaussians: features [H, W, X] without background, transmittance [H, W]."""
+    """Composite depth-sorted Gaussians: features [H, W, X] without background, transmittance [H, W].
+
+    ``means2d`` is [N, 2], or [H W, N, 2] to have every pixel see its own.
+    """
     ys, xs = torch.meshgrid(torch.arange(height).to(means2d) + 0.5, torch.arange(width).to(means2d) + 0.5, indexing="ij")
-    delta = means2d[None] - torch.stack([xs, ys], -1).reshape(-1, 1, 2)
+    delta = (means2d if means2d.dim() == 3 else means2d[None]) - torch.stack([xs, ys], -1).reshape(-1, 1, 2)
     sigma = 0.5 * (conics[:, 0] * delta[..., 0] ** 2 + conics[:, 2] * delta[..., 1] ** 2) + conics[:, 1] * delta[..., 0] * delta[..., 1]
     alpha = torch.clamp_max(opacities * torch.exp(-sigma), ALPHA_MAX)
     alpha = torch.where((sigma >= -1e-9) & (alpha >= ALPHA_MIN), alpha, torch.zeros_like(alpha))
@@ -39,19 +42,22 @@ def blend(means2d, conics, opacities, features, width, height) -> tuple[Tensor, 
 
 
 def render(means, quats, scales, opacities, colors, viewmats, Ks, width, height, *, sh_degree=None, backgrounds=None, render_mode="RGB",
-           covars=None, eps2d=0.3, near=0.01, far=1e10) -> tuple[Tensor, Tensor]:  # fmt: skip
+           covars=None, eps2d=0.3, near=0.01, far=1e10, rasterize_mode="classic") -> tuple[Tensor, Tensor]:  # fmt: skip
     """render_colors [C, H, W, X], render_alphas [C, H, W, 1] as gsplat defines them."""
-    radii, means2d, depths, conics = project(means, quats, scales, viewmats, Ks, width, height, covars=covars, eps2d=eps2d, near=near, far=far)
+    radii, means2d, depths, conics, compensations = project(
+        means, quats, scales, viewmats, Ks, width, height, covars=covars, eps2d=eps2d, near=near, far=far
+    )
     images, alphas = [], []
     for c in range(len(viewmats)):
-        keep = (radii[c] > 0).all(-1) & (opacities >= ALPHA_MIN)
+        strengths = opacities * compensations[c] if rasterize_mode == "antialiased" else opacities
+        keep = (radii[c] > 0).all(-1) & (strengths >= ALPHA_MIN)
         index = torch.nonzero(keep)[:, 0]
         index = index[torch.argsort(depths[c][index], stable=True)]
         own = colors[c] if colors.dim() == (3 if sh_degree is None else 4) else colors
         features = own if sh_degree is None else harmonic_colors(sh_degree, means, viewmats[c], own)
         if render_mode != "RGB":
             features = torch.cat([features, depths[c][:, None]], 1) if "RGB" in render_mode else depths[c][:, None]
-        image, left = blend(means2d[c][index], conics[c][index], opacities[index], features[index], width, height)
+        image, left = blend(means2d[c][index], conics[c][index], strengths[index], features[index], width, height)
         if backgrounds is not None and "RGB" in render_mode:
             behind = torch.cat([backgrounds[c], backgrounds.new_zeros(image.shape[-1] - backgrounds.shape[1])])
             image = image + left[..., None] * behind

@@ -29,6 +29,10 @@ CASES = {
     "two cameras": {"cameras": 2},
     "wide image": {"width": 75, "height": 33},
     "no background": {"background": False},
+    "antialiased": {"rasterize_mode": "antialiased"},
+    "antialiased, smaller than a pixel": {"rasterize_mode": "antialiased", "size": 0.012, "opacity": (0.5, 1.0)},
+    "antialiased, degree 1 and depth": {"rasterize_mode": "antialiased", "sh_degree": 1, "coefficients": 4, "render_mode": "RGB+ED", "size": 0.03},
+    "antialiased, two cameras": {"rasterize_mode": "antialiased", "cameras": 2, "size": 0.03},
 }
 
 

@@ -46,9 +46,9 @@ def test_projection_and_its_gradient_also_outside_the_view() -> None:
     scene.means[:, 0] *= 6
     covars = _quat_scale_to_covar_preci(scene.quats.double(), scene.scales.double(), True, False)[0]
     ours = [scene.means.clone().requires_grad_(), covars[:, ROWS, COLUMNS].float().requires_grad_(), scene.viewmats[0].clone().requires_grad_()]
-    means2d, conics, depths, radii, _ = Projection.apply(*ours, torch.ones(400), scene.Ks[0], (64, 48), (0.3, 0.01, 1e10, 0.0))
+    means2d, conics, depths, radii, _, _ = Projection.apply(*ours, torch.ones(400), scene.Ks[0], (64, 48), (0.3, 0.01, 1e10, 0.0), False)
     twin = [scene.means.double().requires_grad_(), covars.requires_grad_(), scene.viewmats.double().requires_grad_()]
-    true_radii, true_means2d, true_depths, true_conics = dense.project(twin[0], None, None, twin[2], scene.Ks.double(), 64, 48, covars=twin[1])
+    true_radii, true_means2d, true_depths, true_conics, _ = dense.project(twin[0], None, None, twin[2], scene.Ks.double(), 64, 48, covars=twin[1])
     seen = (true_radii[0] > 0).all(-1)
     assert 50 < int(seen.sum()) < 400 and torch.equal((radii > 0).all(-1), seen)
     assert int((radii - true_radii[0]).abs().max()) <= 1  # ceil of a float32
@@ -100,18 +100,23 @@ def test_tile_lists_hold_every_pair_once(seed: int, count: int, width: int, heig
     boxes = np.concatenate([x, y], 1).astype(np.int32)
     order = binning.depth_order(boxes, rng.random(count, dtype=np.float32))
     tiles_x, tiles_y = -(-width // binning.TILE), -(-height // binning.TILE)
-    offsets, ranks, slots, firsts = binning.tile_lists(order, boxes, tiles_x, tiles_y)
-    found = [(tile, int(rank)) for tile in range(tiles_x * tiles_y) for rank in ranks[offsets[tile] : offsets[tile + 1]]]
+    offsets, ids, slots, firsts, room = binning.tile_lists(order, boxes, tiles_x, tiles_y)
+    found = [(tile, int(i)) for tile in range(tiles_x * tiles_y) for i in ids[offsets[tile] : offsets[tile + 1]]]
     t = binning.TILE
-    expected = []
+    expected, blocks = [], []
     for tile in range(tiles_x * tiles_y):
         left, upper = tile % tiles_x * t, tile // tiles_x * t
-        for rank, i in enumerate(order):
+        touched = 1
+        for i in order:
             x0, x1, y0, y1 = boxes[i]
             if x0 < left + t and x1 > left and y0 < upper + t and y1 > upper:
-                expected.append((tile, rank))
+                expected.append((tile, i))
+                columns = {x // binning.BLOCK_WIDTH for x in range(max(x0, left), min(x1, left + t))}
+                touched += len(columns) * len({y // binning.BLOCK_HEIGHT for y in range(max(y0, upper), min(y1, upper + t))})
+        blocks.append(touched)
     assert found == expected
-    assert sorted(slots) == list(range(len(expected))) and all(firsts[r] <= s < firsts[r + 1] for r, s in zip(ranks, slots))
+    assert sorted(slots) == list(range(len(expected))) and all(firsts[i] <= s < firsts[i + 1] for i, s in zip(ids, slots))
+    assert np.diff(room).tolist() == blocks
 
 
 def test_channel_groups_cover_all_channels() -> None:
@@ -128,8 +133,9 @@ def _exp2_of(values, out):
 
 
 @numba.njit
-def _lane_sum(values):
-    return simd.horizontal_sum(simd.load(values, 0) + simd.lane_numbers() * simd.broadcast(np.float32(10)))
+def _lane_sums(values, out):
+    x = simd.load(values, 0)
+    simd.store_sums(out, 1, (x, x + simd.lane_numbers() * simd.broadcast(np.float32(10)), x * x, x, x, x, x, x, x + x, x * x))
 
 
 def test_exp2_is_as_good_as_float32() -> None:
@@ -140,5 +146,7 @@ def test_exp2_is_as_good_as_float32() -> None:
     assert np.array_equal(out[-16:], np.exp2(np.arange(-8.0, 8.0)).astype(np.float32))  # whole powers are exact
 
 
-def test_horizontal_sum() -> None:
-    assert _lane_sum(np.arange(8, dtype=np.float32)) == 28 + 280
+def test_sums_of_lanes_land_in_their_places() -> None:
+    out = np.full(12, -1, np.float32)
+    _lane_sums(np.arange(8, dtype=np.float32), out)
+    assert out.tolist() == [-1, 28, 308, 140, 28, 28, 28, 28, 28, 56, 140, -1]

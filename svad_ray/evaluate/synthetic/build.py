@@ -12,6 +12,8 @@ from svad_ray.evaluate.synthetic.mannequin import Mannequin, makehuman
 from svad_ray.evaluate.synthetic.people import Person
 from svad_ray.evaluate.synthetic.skin import build_eyes, build_skin
 
+_COAT_GAP = 0.075  # metres, half of the coat's opening below the waist
+
 
 def build(person: Person, *, data: MakeHuman | None = None) -> Character:
     """Dress a person.
@@ -40,4 +42,6 @@ def _dress(body: Mannequin, person: Person) -> list[Layer]:
         layers.append(build_top(body, person.top, "top", over=layers[:]))
     if person.outer is not None:
         layers.append(build_top(body, person.outer, "outer", over=layers[:]))
+    if person.coat is not None:
+        layers.append(build_bottom(body, person.coat, over=layers[:], name="coat", gap=_COAT_GAP))
     return layers

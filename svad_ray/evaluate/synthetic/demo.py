@@ -11,9 +11,9 @@ import numpy as np
 
 from svad_ray.evaluate.synthetic.build import build
 from svad_ray.evaluate.synthetic.character import Character
-from svad_ray.evaluate.synthetic.people import PEOPLE, random_person
+from svad_ray.evaluate.synthetic.people import PEOPLE, Person, random_person
 from svad_ray.evaluate.synthetic.poses import A_POSE, Pose
-from svad_ray.evaluate.synthetic.render import View, render
+from svad_ray.evaluate.synthetic.render import Light, View, render
 from svad_ray.subject import Photo
 
 SIZE = (1024, 768)  # height, width of the photo
@@ -29,6 +29,7 @@ class DemoPerson:
         photo: The picture as the pipeline takes it; its hash is that of ``png``.
         png: The encoded file.
         view: The photo's own truth (mask, depth, camera, joints).
+        light: Of the photo and of every other view; None = the studio's.
     """
 
     character: Character
@@ -36,22 +37,28 @@ class DemoPerson:
     photo: Photo
     png: bytes
     view: View
+    light: Light | None = None
 
-    def truth(self, yaws: Sequence[float], *, size: int = 512) -> list[View]:
+    def truth(self, yaws: Sequence[float], *, size: int = 512, pitch: float = 0.0) -> list[View]:
         """The same person in the same pose on white, turned by each of ``yaws`` (radians), with the photo's camera scaled to ``size`` pixels."""
         focal = float(self.view.K[0, 0]) * size / SIZE[0]
-        return [render(self.character, self.pose, yaw=yaw, size=(size, size), focal=focal) for yaw in yaws]
+        return [render(self.character, self.pose, yaw=yaw, pitch=pitch, size=(size, size), focal=focal, light=self.light) for yaw in yaws]
 
 
 def demo_person(seed: int = 0) -> DemoPerson:
     """Person number ``seed`` of the cast, a random one beyond it, photographed from the front before a plain wall."""
     person = PEOPLE[seed] if 0 <= seed < len(PEOPLE) else random_person(seed)
+    return photographed(person, f"person{seed}")
+
+
+def photographed(person: Person, name: str, *, pose: Pose = A_POSE, light: Light | None = None) -> DemoPerson:
+    """A person from the front before the same plain wall, with the truth."""
     character = build(person)
-    view = render(character, A_POSE, size=SIZE, background=_studio(*SIZE))
+    view = render(character, pose, size=SIZE, background=_studio(*SIZE), light=light)
     done, png = cv2.imencode(".png", np.ascontiguousarray(view.image[..., ::-1]))
     data = png.tobytes() if done else b""
-    photo = Photo(f"person{seed}", view.image, hashlib.sha256(data).hexdigest(), (f"made by svad-ray: {person.name}",))
-    return DemoPerson(character, A_POSE, photo, data, view)
+    photo = Photo(name, view.image, hashlib.sha256(data).hexdigest(), (f"made by svad-ray: {person.name}",))
+    return DemoPerson(character, pose, photo, data, view, light)
 
 
 def _studio(height: int, width: int) -> np.ndarray:

@@ -91,17 +91,37 @@ def build_top(body: Mannequin, top: Top, name: str, *, over: list[Layer]) -> Lay
     return Layer([mesh, build_collar(body, top, f"{name} collar")] if top.collar else [mesh], placed)
 
 
-def build_bottom(body: Mannequin, bottom: Bottom, *, over: list[Layer]) -> Layer:
-    """Trousers out of the second skin, or a skirt out of the base mesh's skirt, outside of the pieces ``over``."""
+def build_bottom(body: Mannequin, bottom: Bottom, *, over: list[Layer], name: str = "bottom", gap: float = 0.0) -> Layer:
+    """Trousers out of the second skin, or a skirt out of the base mesh's skirt, outside of the pieces ``over``.
+
+    Args:
+        gap: Half width of an opening down a skirt's front, metres; 0 = closed.
+    """
     source = body.tights if bottom.kind == "trousers" else body.surface("helper-skirt", refine=2)
-    shape = _cut(source, bottom_fields(body, bottom, source.vertices))
+    fields = bottom_fields(body, bottom, source.vertices)
+    if gap:
+        x, _, z = source.vertices.T
+        fields["opening"] = np.maximum(np.abs(x) - gap, 0.6 * (0.02 - z))
+    shape = _cut(source, fields)
     shape.attributes["armhole"] = -np.ones(len(shape.vertices))
     shape.attributes["seam"] = shape.vertices[:, 2] - body.joint("left_hip")[2]
     shape = _paneled(shape)
     ease = _leg_ease(body, bottom, shape.vertices) if bottom.kind == "trousers" else np.full(len(shape.vertices), 0.012)
     placed = drape(shape, shape.attributes["normal"], ease + _wrinkles(shape, 0.0022), strength=40, least=0.006)
     placed = push_outside(placed, shape, over, margin=0.007)
-    return Layer([_finish(shape.moved(placed), "bottom", bottom.cloth)], placed)
+    if bottom.flare or bottom.folds:
+        placed = _flared(body, bottom, placed)
+    return Layer([_finish(shape.moved(placed), name, bottom.cloth)], placed)
+
+
+def _flared(body: Mannequin, bottom: Bottom, placed: np.ndarray) -> np.ndarray:
+    """A skirt's points moved out from the vertical through the pelvis, the more the lower, in folds: no offset of the body's surface is like it."""
+    hip, low = body.joint("left_hip")[1], placed[:, 1].min()
+    share = np.clip((hip - placed[:, 1]) / max(hip - low, 1e-6), 0, 1) ** 1.3
+    angle = np.arctan2(placed[:, 0], placed[:, 2] - body.joint("pelvis")[2])
+    fold = np.cos(11 * angle + 1.5 * np.sin(3 * angle))
+    out = share * (bottom.flare + bottom.folds * fold)
+    return placed + np.stack([np.sin(angle) * out, np.zeros_like(out), np.cos(angle) * out], axis=1)
 
 
 def _leg_ease(body: Mannequin, bottom: Bottom, points: np.ndarray) -> np.ndarray:

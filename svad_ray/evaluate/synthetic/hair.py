@@ -26,7 +26,7 @@ def build_hair(body: Mannequin, person: Person, over: np.ndarray) -> list[Mesh]:
     if style.kind == "none":
         return []
     material = Hair(style.color, person.seed)
-    shell = _shell(body, _THICKNESS[style.kind], person.seed, material)
+    shell = _shell(body, _THICKNESS[style.kind] * style.volume, person.seed, material)
     if style.kind in ("buzz", "short"):
         return [shell]
     return [shell, _curtain(body, shell, over, long=style.kind == "long", material=material)]

@@ -47,6 +47,7 @@ class Bottom:
         length: 1 = to the ankle, 0.55 = to just above the knee (trousers); the same share of the leg for a skirt.
         waist: Height of the upper edge above the pelvis joint, metres.
         width: Radius of a trouser leg at its end, metres.
+        flare: How far a skirt's hem stands off the base skirt, metres. folds: Depth of the folds that it falls in there, metres.
     """
 
     cloth: Material
@@ -54,14 +55,17 @@ class Bottom:
     length: float = 1.0
     waist: float = 0.10
     width: float = 0.075
+    flare: float = 0.0
+    folds: float = 0.0
 
 
 @dataclass(frozen=True)
 class HairStyle:
-    """Hair: a shell on the scalp, and for "long" and "bob" a curtain that falls from it."""
+    """Hair: a shell on the scalp, and for "long" and "bob" a curtain that falls from it. ``volume`` multiplies the shell's thickness."""
 
     color: Color
     kind: HairKind = "short"
+    volume: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -73,6 +77,7 @@ class Person:
         skin, iris: RGB in [0, 1].
         top, bottom: What they wear; ``outer`` is worn over ``top``.
         tucked: The top goes under the bottom's waist.
+        coat: A skirt open at the front that hangs from the waist over everything else: the lower half of a coat.
     """
 
     name: str
@@ -87,6 +92,7 @@ class Person:
     tucked: bool = False
     seed: int = 0
     local: dict[str, float] = field(default_factory=dict, hash=False)
+    coat: Bottom | None = None
 
 
 _USUAL = Phenotype(gender=1.0, age=0.15, muscle=0.5, weight=0.45, height=0.5, proportions=0.7, cup=0.4, firmness=0.6, race=(0.1, 0.1, 0.8))

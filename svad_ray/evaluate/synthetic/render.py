@@ -1,6 +1,7 @@
 """Pictures of a character: z-buffer, per-pixel materials, three soft studio lights, supersampled. No OpenGL.
 
-The camera and the lights stand still and the person turns, as on a turntable: shading is fixed to the camera, not to the person.
+By default the camera and the lights stand still and the person turns, as on a turntable: shading is fixed to the camera, not to the person. A
+:class:`Light` of its own may stand in the person's world instead: then the photo's shading is wrong for every other view, as it is outdoors.
 """
 
 from __future__ import annotations
@@ -18,6 +19,24 @@ DISTANCE = 3.4  # metres from the camera to the axis of the turntable
 FOCAL_PER_HEIGHT = 1.56  # a 1.8 m person then fills 85 % of the picture's height
 KEY, FILL = np.array([0.3, -0.5, -0.8]), np.array([-0.8, -0.1, -0.4])  # directions to the lights, camera axes
 AMBIENT, KEY_POWER, FILL_POWER = 0.45, 0.45, 0.15
+
+
+@dataclass(frozen=True)
+class Light:
+    """One distant lamp and light from everywhere.
+
+    Attributes:
+        towards: (x, y, z) direction to the lamp: in the person's world (x to their left, y up, z forward) when ``fixed``, else in camera axes.
+        power, ambient: Brightness of a white surface that faces the lamp, and of one that does not.
+        color: RGB of the lamp; the rest of the light is white.
+        fixed: The lamp stands still in the person's world, and moves over the picture as the camera goes round.
+    """
+
+    towards: tuple[float, float, float] = (0.3, 0.6, 0.7)
+    power: float = 0.55
+    ambient: float = 0.5
+    color: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    fixed: bool = True
 
 
 @dataclass(frozen=True)
@@ -43,14 +62,19 @@ class View:
     yaw: float
 
 
-def turntable(yaw: float, height: float, *, distance: float = DISTANCE) -> np.ndarray:
-    """(4, 4) world to camera of a level camera that sees a person turned by ``yaw`` radians about the world's vertical axis.
+def turntable(yaw: float, height: float, *, distance: float = DISTANCE, pitch: float = 0.0) -> np.ndarray:
+    """(4, 4) world to camera of a camera that sees a person turned by ``yaw`` radians about the world's vertical axis.
 
     Args:
         height: World y that lies on the camera's axis, metres.
+        pitch: Radians that the camera stands above that point's level, and looks down; 0 = a level camera.
     """
     c, s = np.cos(yaw), np.sin(yaw)
     turn = np.array([[c, 0, s, 0], [0, 1, 0, -height], [-s, 0, c, -distance], [0, 0, 0, 1]])
+    if pitch:
+        up, down = np.cos(pitch), np.sin(pitch)
+        turn[2, 3] = 0.0
+        turn = np.array([[1, 0, 0, 0], [0, up, -down, 0], [0, down, up, -distance], [0, 0, 0, 1]]) @ turn
     return BODY_TO_CAMERA.astype(np.float64) @ turn
 
 
@@ -64,34 +88,38 @@ def render(
     pose: Pose,
     *,
     yaw: float = 0.0,
+    pitch: float = 0.0,
     size: tuple[int, int] = (512, 512),
     background: tuple[float, float, float] | np.ndarray = (1.0, 1.0, 1.0),
     focal: float | None = None,
     distance: float = DISTANCE,
     look_at: float | None = None,
     supersample: int = 3,
+    light: Light | None = None,
 ) -> View:
     """Draw a posed character on a turntable.
 
     Args:
         yaw: Radians the person turns; at +pi/2 their face points to the picture's right.
+        pitch: Radians that the camera stands above the person's middle.
         size: (height, width) pixels.
         background: RGB in [0, 1], or a float (H, W, 3) picture.
         focal: Pixels; None = ``FOCAL_PER_HEIGHT`` x height.
         look_at: World height on the camera's axis; None = the middle of the posed person.
         supersample: Samples per pixel along each side.
+        light: None = the studio's three lights, which stand with the camera.
     """
     height, width = size
     posed = character.posed(pose)
     if look_at is None:
         look_at = float(posed[:, 1].min() + posed[:, 1].max()) / 2
-    viewmat, K = turntable(yaw, look_at, distance=distance), intrinsics(width, height, focal or FOCAL_PER_HEIGHT * height)
+    viewmat, K = turntable(yaw, look_at, distance=distance, pitch=pitch), intrinsics(width, height, focal or FOCAL_PER_HEIGHT * height)
     fine = K.copy()
     fine[:2] *= supersample
     camera = to_camera(posed, viewmat)
     buffers = rasterize_mesh(camera, character.faces, fine, height * supersample, width * supersample)
     color = np.zeros((*buffers.face_id.shape, 3), np.float32)
-    color[buffers.mask] = _shade(character, camera, buffers)
+    color[buffers.mask] = _shade(character, camera, buffers, light, viewmat)
     blocks = (height, supersample, width, supersample)
     covered = buffers.mask.reshape(blocks).mean((1, 3), dtype=np.float32)
     image = color.reshape(*blocks, 3).mean((1, 3)) + (1 - covered[..., None]) * np.asarray(background, np.float32)
@@ -100,7 +128,7 @@ def render(
     return View(to_uint8(image), covered, depth, K, viewmat, joints, project(to_camera(joints, viewmat), K), yaw)
 
 
-def _shade(character: Character, camera: np.ndarray, buffers: MeshBuffers) -> np.ndarray:
+def _shade(character: Character, camera: np.ndarray, buffers: MeshBuffers, light: Light | None, viewmat: np.ndarray) -> np.ndarray:
     """(M, 3) lit colours of the samples that see the character, in row order."""
     face, bary = buffers.face_id[buffers.mask], buffers.bary[buffers.mask]
     normal = _blend(character.normals(camera).astype(np.float32), character.faces[face], bary)
@@ -108,7 +136,7 @@ def _shade(character: Character, camera: np.ndarray, buffers: MeshBuffers) -> np
     for mesh, first, last in character.spans:
         here = (face >= first) & (face < last)
         albedo[here] = _albedo(mesh, face[here] - first, bary[here])
-    return albedo * _light(normal)[:, None]
+    return albedo * (_light(normal)[:, None] if light is None else _lamp(normal, light, viewmat))
 
 
 def _albedo(mesh: Mesh, face: np.ndarray, bary: np.ndarray) -> np.ndarray:
@@ -131,3 +159,12 @@ def _light(normal: np.ndarray) -> np.ndarray:
     n = np.where(n[:, 2:] > 0, -n, n)
     lights = [(KEY / np.linalg.norm(KEY), KEY_POWER), (FILL / np.linalg.norm(FILL), FILL_POWER)]
     return AMBIENT + sum(power * np.maximum(n @ light.astype(np.float32), 0) for light, power in lights)
+
+
+def _lamp(normal: np.ndarray, light: Light, viewmat: np.ndarray) -> np.ndarray:
+    """(M, 3) brightness of camera-space normals under one lamp, as :func:`_light` for what is seen from behind."""
+    n = normal / (np.linalg.norm(normal, axis=1, keepdims=True) + 1e-9)
+    n = np.where(n[:, 2:] > 0, -n, n)
+    towards = np.asarray(light.towards, np.float64) / np.linalg.norm(light.towards)
+    seen = (viewmat[:3, :3] @ towards if light.fixed else towards).astype(np.float32)
+    return light.ambient + light.power * np.maximum(n @ seen, 0)[:, None] * np.asarray(light.color, np.float32)

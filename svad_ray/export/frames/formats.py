@@ -22,6 +22,8 @@ SUFFIX = {PARQUET: "parquet", WEBDATASET: "tar"}
 _SHAPES = {
     "keypoints": (133, 2),
     "scores": (133,),
+    "part_seen": (10,),
+    "part_photo": (10,),
     "global_orient": (3,),
     "body_pose": (21, 3),
     "left_hand_pose": (15, 3),
@@ -68,7 +70,7 @@ def members(sample: Sample) -> list[tuple[str, bytes]]:
 
 def _plain(value: Any) -> Any:
     if isinstance(value, np.ndarray):
-        return value.tolist()
+        return value.tolist() if value.dtype.kind != "f" or np.isfinite(value).all() else [_plain(float(v)) for v in value.ravel()]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
@@ -100,7 +102,7 @@ def parquet_schema() -> Any:
         return pa.int32() if name in _INTEGERS else pa.float32() if name in _FLOATS else pa.string()
 
     fields = [pa.field(name, kind(name), metadata={"meaning": meaning}) for name, meaning in MEANING.items()]
-    return pa.schema(fields, metadata={"svad_ray.frames": json.dumps({"format": 1, "meaning": MEANING})})
+    return pa.schema(fields, metadata={"svad_ray.frames": json.dumps({"format": 2, "meaning": MEANING})})
 
 
 def _parquet(samples: Sequence[Sample]) -> bytes:

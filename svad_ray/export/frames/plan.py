@@ -15,7 +15,7 @@ from svad_ray.export.frames.subjects import FinishedSubject
 from svad_ray.store.files import Files
 
 HEAD = "dataset.json"
-_FORMAT = 1
+_FORMAT = 2
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from svad_ray.fitting.clothed import PARTS
+
 SMPLX = ("global_orient", "body_pose", "left_hand_pose", "right_hand_pose", "jaw_pose", "leye_pose", "reye_pose", "expression", "transl")
 MEANING = {
     "key": "unique name of the sample: subject's folder, digest of its order, frame number",
@@ -20,6 +22,8 @@ MEANING = {
     "keypoints": "133 x 2 pixels in COCO-WholeBody order, projected from the fitted body; the centre of the top left pixel is (0.5, 0.5)",
     "scores": "133: 1 = in the picture and seen, 0.5 = hidden by the body itself, 0 = outside the picture or behind the camera",
     "visible": "133: COCO's flag: 2 = seen, 1 = hidden by the body itself, 0 = outside the picture or behind the camera",
+    "part_seen": f"10: share of the surface of {', '.join(PARTS)} that the camera sees in this frame; about a half at most",
+    "part_photo": "10: share of the same parts' surface that a photo showed; the rest is completed. NaN (null in tars): not recorded",
     "betas": "shape coefficients of the body 'body_id'",
     "global_orient": "3, axis-angle, radians, world has y up",
     "body_pose": "21 x 3, axis-angle relative to the parent joint",

@@ -13,6 +13,7 @@ import numpy as np
 from svad_ray.body.model import Body
 from svad_ray.errors import InputError, StoreError, SvadError
 from svad_ray.export.frames.sample import SMPLX, Sample
+from svad_ray.fitting.clothed import PARTS
 from svad_ray.ledger.requests import folder_name
 from svad_ray.motion.labels import FrameLabels, Labeller
 from svad_ray.store import ArtefactStore, Key, digest
@@ -30,7 +31,7 @@ class FinishedSubject:
     Attributes:
         subject_id: The caller's name. key: "<folder>/<digest>" of the order.
         out: Root of its artefacts. restore: Keys of the restored blocks, in order. fit: Key of the body track.
-        frames: How many. photo_sha256, consent: As its marker has them.
+        frames: How many. photo_sha256, consent: As its marker has them. avatar: Key of the avatar, "" where it is not known.
     """
 
     subject_id: str
@@ -41,6 +42,7 @@ class FinishedSubject:
     frames: int
     photo_sha256: str = ""
     consent: str = ""
+    avatar: str = ""
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> FinishedSubject:
@@ -98,7 +100,7 @@ def _marked(out: str, store: ArtefactStore, key: Key) -> FinishedSubject | LeftO
         keys = facts["keys"]
         frames = int(facts.get("quality", {}).get("frames", 0)) or 1
         restore = tuple(str(name) for name in keys["restore"])
-        about = {"photo_sha256": str(facts.get("photo_sha256", "")), "consent": str(facts.get("consent", ""))}
+        about = {"photo_sha256": str(facts.get("photo_sha256", "")), "consent": str(facts.get("consent", "")), "avatar": str(keys.get("avatar", ""))}
         return FinishedSubject(str(facts["subject_id"]), str(key), out, restore, str(keys["fit"]), frames, **about)
     except (SvadError, KeyError, TypeError, ValueError) as error:
         return LeftOut("", str(key), f"its marker cannot be used: {error}")
@@ -125,7 +127,8 @@ def _created(out: str) -> list[FinishedSubject | LeftOut]:
         found = f"the restored frames in {out}/{WORK} are of several runs"
         raise InputError(found, expected="those of a single run of `svad-ray create`", remedy="export the output of `svad-ray batch`")
     key = Key(folder_name(name), digest(str(fits[0]), *blocks))
-    return [FinishedSubject(name, str(key), out, blocks, str(fits[0]), len(track))]
+    avatars = [str(key) for key in keys if key.stage == "avatar"]
+    return [FinishedSubject(name, str(key), out, blocks, str(fits[0]), len(track), avatar=avatars[0] if len(avatars) == 1 else "")]
 
 
 def labelled_frames(subject: FinishedSubject, body: Body, *, every: int = 1, jpeg_quality: int = 0) -> Iterator[Sample]:
@@ -146,7 +149,7 @@ def labelled_frames(subject: FinishedSubject, body: Body, *, every: int = 1, jpe
         raise InputError(
             f"'{subject.subject_id}' was fitted with body {track.body_id}", expected=f"body {body.id}", remedy="give its file with --body"
         )
-    labeller, next_frame = Labeller(body, track), 0
+    labeller, next_frame, shown = Labeller(body, track), 0, photo_shares(store, subject.avatar)
     for name in subject.restore:
         clip: Clip = store.get(Key.parse(name))
         stop = next_frame + len(clip)
@@ -156,13 +159,21 @@ def labelled_frames(subject: FinishedSubject, body: Body, *, every: int = 1, jpe
         labels = labeller(chosen + next_frame) if len(chosen) else None
         for i, t in enumerate(chosen):
             if labels is not None:
-                yield _sample(subject, name, clip, int(t), track, labels, i, jpeg_quality)
+                yield _sample(subject, name, clip, int(t), track, labels, i, jpeg_quality, shown)
         next_frame = stop
     if next_frame != len(track):
         raise InputError(f"{subject.fit} has {len(track)} frames, the restored clip {next_frame}", remedy="make the subject again")
 
 
-def _sample(subject: FinishedSubject, block: str, clip: Clip, t: int, track: BodyTrack, labels: FrameLabels, i: int, quality: int) -> Sample:
+def photo_shares(store: ArtefactStore, avatar: str) -> np.ndarray:
+    """(10,) float32: the share of each part's surface that a photo showed, as the avatar's facts have it; NaN where they do not."""
+    parts = store.get(Key.parse(avatar)).facts.get("confidence", {}).get("parts", {}) if avatar else {}
+    return np.array([parts.get(name, {}).get("seen", np.nan) for name in PARTS], np.float32)
+
+
+def _sample(
+    subject: FinishedSubject, block: str, clip: Clip, t: int, track: BodyTrack, labels: FrameLabels, i: int, quality: int, shown: np.ndarray
+) -> Sample:
     frame = clip.first + t
     mask = clip.masks[t]
     residual = np.nan if track.residual_px is None else track.residual_px[frame]
@@ -174,6 +185,8 @@ def _sample(subject: FinishedSubject, block: str, clip: Clip, t: int, track: Bod
         "keypoints": labels.keypoints[i],
         "scores": labels.scores[i],
         "visible": labels.visible[i],
+        "part_seen": labels.part_seen[i],
+        "part_photo": shown,
         "betas": np.asarray(track.betas, np.float32),
         **{name: np.asarray(getattr(track, name)[frame], np.float32) for name in SMPLX},
         "viewmat": np.asarray(track.viewmats[frame], np.float32),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -23,26 +23,38 @@ _HEAD = ("face", "scalp", "ears", "lips", "eyes")
 
 
 class SparseMap:
-    """A constant sparse matrix (N, L) that acts on dense tensors (L, C), differentiable; far quicker on a CPU than gathering with autograd."""
+    """A constant sparse matrix (N, L) that acts on dense tensors (L, C) of any device, differentiable; far quicker than gathering with autograd."""
 
     def __init__(self, matrix: sp.spmatrix) -> None:
         self.matrix = matrix.tocsr().astype(np.float32)
         self.transposed = self.matrix.T.tocsr()
+        self._kept: dict[tuple[torch.device, bool], torch.Tensor] = {}
 
     def __call__(self, values: torch.Tensor) -> torch.Tensor:
         """(N, C)."""
         return _Apply.apply(values, self)  # type: ignore[no-untyped-call]
+
+    def multiply(self, values: torch.Tensor, *, transposed: bool = False) -> torch.Tensor:
+        """The plain product, without a gradient."""
+        matrix = self.transposed if transposed else self.matrix
+        if values.device.type == "cpu":
+            return torch.from_numpy(matrix @ values.numpy())
+        key = (values.device, transposed)
+        if key not in self._kept:
+            starts, columns, entries = (torch.from_numpy(x) for x in (matrix.indptr, matrix.indices, matrix.data))
+            self._kept[key] = torch.sparse_csr_tensor(starts, columns, entries, size=matrix.shape).to(values.device)
+        return self._kept[key] @ values.contiguous()
 
 
 class _Apply(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, values: torch.Tensor, sparse: SparseMap) -> torch.Tensor:
         ctx.sparse = sparse
-        return torch.from_numpy(sparse.matrix @ values.detach().numpy())
+        return sparse.multiply(values.detach())
 
     @staticmethod
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor, None]:
-        return torch.from_numpy(ctx.sparse.transposed @ gradients[0].numpy()), None
+        return ctx.sparse.multiply(gradients[0], transposed=True), None
 
 
 @dataclass(frozen=True)
@@ -92,6 +104,17 @@ class AvatarMesh:
     def up(self, vertices: torch.Tensor) -> torch.Tensor:
         """(V, C) values of the body's vertices -> (N, C), differentiable."""
         return self.matrix(vertices.index_select(0, self.low))
+
+    def up_low(self, vertices: torch.Tensor) -> torch.Tensor:
+        """(L, C) values of the first L vertices -> (N, C), differentiable."""
+        return self.matrix(vertices)
+
+    def to(self, device: torch.device | str) -> AvatarMesh:
+        """This mesh with its tensors on a device."""
+        held = {f.name: getattr(self, f.name) for f in fields(self)}
+        moved: dict[str, Any] = {name: value.to(device) for name, value in held.items() if isinstance(value, torch.Tensor)}
+        moved |= {"body": self.body.on(device), "flags": {name: mask.to(device) for name, mask in self.flags.items()}}
+        return replace(self, **moved)
 
     @property
     def hands(self) -> torch.Tensor:

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
+
+from svad_ray.splat.threads import even_ranges, run_ranges
 
 PLANES, CHANNELS, HIDDEN = 3, 32, 128
 BODY_POSE = 21 * 6
@@ -14,7 +18,7 @@ BODY_EXTENT, FACE_EXTENT = 2.0, 0.3  # metres a side of the cubes that the tripl
 
 
 class RowNorm(nn.GroupNorm):
-    """Group normalisation of rows (N, C), as a layer normalisation of each group: the same numbers, several times quicker on a CPU."""
+    """Group normalisation of rows (N, C), as a layer normalisation of each group: the same numbers, several times quicker than torch's own."""
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
         """(N, C)."""
@@ -30,15 +34,15 @@ def _hidden(inputs: int, layers: int = 3) -> list[nn.Module]:
 class AvatarNetworks(nn.Module):
     """Two triplanes, eight networks, the person's shape and joint offsets: about 3.4 million numbers at full size.
 
+    A triplane lies in memory texel by texel, so that a look-up of its channels is one run of memory.
+
     Args:
         betas: Shape coefficients of the body. triplane: Side of the triplanes.
-        joint_offset: (55, 3) metres, where it starts. betas_start: (betas,) where the shape starts.
     """
 
     def __init__(self, betas: int, *, triplane: int = 128) -> None:
         super().__init__()
-        self.triplane = nn.Parameter(torch.zeros(PLANES, CHANNELS, triplane, triplane))
-        self.triplane_face = nn.Parameter(torch.zeros(PLANES, CHANNELS, triplane, triplane))
+        self.triplane, self.triplane_face = _planes(triplane), _planes(triplane)
         feature = PLANES * CHANNELS
         self.geo_net = nn.Sequential(*_hidden(feature))
         self.mean_offset_net, self.scale_net = nn.Sequential(nn.Linear(HIDDEN, 3)), nn.Sequential(nn.Linear(HIDDEN, 1))
@@ -49,18 +53,76 @@ class AvatarNetworks(nn.Module):
         self.shape_param = nn.Parameter(torch.zeros(betas))
         self.joint_offset = nn.Parameter(torch.zeros(55, 3))
 
-    def features(self, where: torch.Tensor, face: torch.Tensor) -> torch.Tensor:
-        """(N, 96) features of the points ``where`` (N, 3) metres; ``face`` (N,) bool points read the face's triplane instead."""
-        body = _sample(self.triplane, (where - where.mean(0)) / (BODY_EXTENT / 2))
-        if not face.any():
-            return body
-        near = where[face]
-        local = _sample(self.triplane_face, (near - near.mean(0)) / (FACE_EXTENT / 2))
-        return body.index_copy(0, torch.nonzero(face)[:, 0], local)
+
+def _planes(side: int) -> nn.Parameter:
+    return nn.Parameter(torch.zeros(PLANES, side, side, CHANNELS).permute(0, 3, 1, 2))
 
 
-def _sample(planes: torch.Tensor, where: torch.Tensor) -> torch.Tensor:
-    """(N, 3 C) bilinear samples of planes (3, C, S, S) at (N, 3) in [-1, 1]; zero outside."""
-    grids = where[:, [0, 1, 0, 2, 1, 2]].reshape(-1, PLANES, 2).transpose(0, 1)[:, :, None]
-    found = F.grid_sample(planes, grids, mode="bilinear", padding_mode="zeros", align_corners=False)
-    return found[..., 0].permute(2, 0, 1).flatten(1)
+def through(
+    net: nn.Module, x: torch.Tensor, *, pose: torch.Tensor | None = None, more: torch.Tensor | None = None, precision: torch.dtype | None = None
+) -> torch.Tensor:
+    """A network's output for rows (N, C) followed by a pose (P,) that all rows share and by ``more`` (N, M) columns.
+
+    A shared input is only a change of the first bias, so that no row carries it (ours: the same numbers, half the first layer).
+
+    Args:
+        precision: Of the matrix products on a GPU; None = that of the weights.
+    """
+    if not isinstance(net, nn.Sequential):
+        raise TypeError(f"{type(net).__name__} is no stack of layers")
+    layers: list[Any] = list(net)
+    first = True
+    while layers:
+        linear, rest = layers[0], layers[1:]
+        weight, bias = linear.weight, linear.bias
+        if first and pose is not None:
+            stop = x.shape[1] + len(pose)
+            bias = bias + weight[:, x.shape[1] : stop] @ pose
+            weight = torch.cat([weight[:, : x.shape[1]], weight[:, stop:]], 1)
+        if first and more is not None:
+            x = torch.cat([x, more], 1)
+        first = False
+        if not rest:
+            return F.linear(x, weight, bias)
+        x = _layer(x, weight, bias, rest[0], precision)
+        layers = rest[2:]
+    return x
+
+
+def _layer(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, norm: Any, precision: torch.dtype | None) -> torch.Tensor:
+    """A linear layer, its normalisation and rectifier: in one pass on the CPU, by torch elsewhere."""
+    if x.device.type == "cpu" and x.dtype == torch.float32:
+        out: torch.Tensor = _Layer.apply(x, weight, bias, norm.weight, norm.bias, norm.num_groups, norm.eps)  # type: ignore[no-untyped-call]
+        return out
+    if precision is None or x.device.type == "cpu":
+        return F.relu(norm(F.linear(x, weight, bias)))
+    with torch.autocast(x.device.type, precision):
+        return F.relu(norm(F.linear(x, weight, bias)))
+
+
+class _Layer(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, gain: torch.Tensor, shift: torch.Tensor, groups: int, eps: float
+    ) -> torch.Tensor:
+        from svad_ray.nets.exavatar.kernels import BLOCK, norm_forward
+
+        y = torch.addmm(bias, x, weight.T)
+        out, inverse = torch.empty_like(y), torch.empty(len(y), groups)
+        arrays = (y.numpy(), gain.detach().numpy(), shift.detach().numpy(), inverse.numpy(), out.numpy())
+        run_ranges(lambda a, b: norm_forward(a, b, groups, np.float32(eps), *arrays), even_ranges(len(y), block=BLOCK))
+        ctx.save_for_backward(x, weight, gain, y, inverse, out)
+        ctx.groups = groups
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        from svad_ray.nets.exavatar.kernels import BLOCK, norm_backward
+
+        x, weight, gain, y, inverse, out = ctx.saved_tensors
+        v_y, sums = torch.empty_like(y), np.zeros((-(-len(y) // BLOCK), 3, y.shape[1]), np.float32)
+        arrays = (y.numpy(), gain.detach().numpy(), inverse.numpy(), out.numpy(), gradients[0].contiguous().numpy(), v_y.numpy(), sums)
+        run_ranges(lambda a, b: norm_backward(a, b, ctx.groups, *arrays), even_ranges(len(y), block=BLOCK))
+        v_gain, v_shift, v_bias = torch.from_numpy(sums.sum(0, dtype=np.float64).astype(np.float32))
+        v_x = v_y @ weight if ctx.needs_input_grad[0] else None
+        return v_x, v_y.T @ x, v_bias, v_gain, v_shift, None, None

@@ -20,6 +20,7 @@ ALPHA_MIN = np.float32(1 / 255)  # contributions below are dropped
 _EXTENT_MAX = np.float32(3.33)  # radius in standard deviations: sqrt(2 ln 255) rounded up
 _WIDEN = np.float32(0.3)
 _SLACK = np.float32(0.01)  # pixels; rounding must not cost a box its edge pixel
+_TINY = np.float32(1e-6)  # keeps the gradient of a vanishing compensation finite, as gsplat does
 _INT_MAX = np.float32(1e9)
 BLOCK = 1024  # Gaussians per partial sum of the camera's gradient; fixed, so that sums do not depend on the threads
 
@@ -43,16 +44,19 @@ def _pixel_range(centre, reach, size):
 
 
 @contracted_kernel
-def project_forward(start, stop, means, covars, opacities, viewmat, K, width, height, eps2d, near, far, radius_clip,
-                    means2d, conics, depths, radii, boxes):  # fmt: skip
+def project_forward(start, stop, means, covars, opacities, viewmat, K, width, height, eps2d, near, far, radius_clip, antialiased,
+                    means2d, conics, depths, radii, boxes, compensations):  # fmt: skip
     """Project Gaussians ``start:stop``; what is culled gets zeros everywhere.
 
     Args:
         means, covars, opacities: [N, 3], [N, 6] (upper entries), [N].
         viewmat, K: [4, 4], [3, 3].
+        antialiased: Whether the opacity is to be multiplied with the compensation.
         means2d, conics, depths: Filled: [N, 2] pixels, [N, 3] (inverse covariance xx, xy, yy), [N].
         radii: Filled: [N, 2] int32, gsplat's bounding radii.
         boxes: Filled: [N, 4] int32, the pixels (x0, x1, y0, y1) where alpha can reach 1/255; the upper ends are exclusive.
+        compensations: Filled if ``antialiased``: [N], the square root of the share of the covariance's determinant that is not ``eps2d``'s
+            (Mip-Splatting, Yu et al. 2023, equation 10).
     """
     r00, r01, r02, t0 = viewmat[0, 0], viewmat[0, 1], viewmat[0, 2], viewmat[0, 3]
     r10, r11, r12, t1 = viewmat[1, 0], viewmat[1, 1], viewmat[1, 2], viewmat[1, 3]
@@ -63,6 +67,8 @@ def project_forward(start, stop, means, covars, opacities, viewmat, K, width, he
         conics[i, 0], conics[i, 1], conics[i, 2] = _ZERO, _ZERO, _ZERO
         radii[i, 0], radii[i, 1] = 0, 0
         boxes[i, 0], boxes[i, 1], boxes[i, 2], boxes[i, 3] = 0, 0, 0, 0
+        if antialiased:
+            compensations[i] = _ZERO
         X, Y, Z = means[i, 0], means[i, 1], means[i, 2]
         z = r20 * X + r21 * Y + r22 * Z + t2
         opacity = opacities[i]
@@ -77,10 +83,18 @@ def project_forward(start, stop, means, covars, opacities, viewmat, K, width, he
         xx, xy, xz, yy, yz, zz = covars[i, 0], covars[i, 1], covars[i, 2], covars[i, 3], covars[i, 4], covars[i, 5]
         c0, c1, c2 = xx * a0 + xy * a1 + xz * a2, xy * a0 + yy * a1 + yz * a2, xz * a0 + yz * a1 + zz * a2
         d0, d1, d2 = xx * b0 + xy * b1 + xz * b2, xy * b0 + yy * b1 + yz * b2, xz * b0 + yz * b1 + zz * b2
-        sxx, sxy, syy = a0 * c0 + a1 * c1 + a2 * c2 + eps2d, b0 * c0 + b1 * c1 + b2 * c2, b0 * d0 + b1 * d1 + b2 * d2 + eps2d
+        sharp_xx, sxy, sharp_yy = a0 * c0 + a1 * c1 + a2 * c2, b0 * c0 + b1 * c1 + b2 * c2, b0 * d0 + b1 * d1 + b2 * d2
+        sxx, syy = sharp_xx + eps2d, sharp_yy + eps2d
         determinant = sxx * syy - sxy * sxy
         if not (determinant > _ZERO and determinant < np.inf):
             continue
+        if antialiased:
+            sharp = np.float64(sharp_xx) * np.float64(sharp_yy) - np.float64(sxy) * np.float64(sxy)
+            compensation = np.float32(math.sqrt(max(sharp, 0.0) / np.float64(determinant)))
+            opacity *= compensation
+            if not opacity >= ALPHA_MIN:
+                continue
+            compensations[i] = compensation
         threshold = _TWO * math.log(opacity / ALPHA_MIN)
         extent = min(_EXTENT_MAX, math.sqrt(threshold))
         rx, ry = math.ceil(extent * math.sqrt(sxx)), math.ceil(extent * math.sqrt(syy))
@@ -97,12 +111,12 @@ def project_forward(start, stop, means, covars, opacities, viewmat, K, width, he
 
 
 @contracted_kernel
-def project_backward(start, stop, means, covars, viewmat, K, width, height, conics, radii, v_means2d, v_conics, v_depths,
-                     v_means, v_covars, v_camera):  # fmt: skip
+def project_backward(start, stop, means, covars, viewmat, K, width, height, eps2d, antialiased, conics, radii, compensations,
+                     v_means2d, v_conics, v_depths, v_compensations, v_means, v_covars, v_camera):  # fmt: skip
     """Gradients of Gaussians ``start:stop``; ``start`` is a multiple of `BLOCK`.
 
     Args:
-        v_means2d, v_conics, v_depths: Gradients of `project_forward`'s outputs.
+        v_means2d, v_conics, v_depths: Gradients of `project_forward`'s outputs; v_compensations as well if ``antialiased``.
         v_means, v_covars: Filled: [N, 3], [N, 6].
         v_camera: Filled: [blocks, 12] float64, each block's share of the gradient of the view matrix's upper three rows.
     """
@@ -131,6 +145,12 @@ def project_backward(start, stop, means, covars, viewmat, K, width, height, coni
         vA, vB, vC = v_conics[i, 0], _HALF * v_conics[i, 1], v_conics[i, 2]
         h00, h01, h10, h11 = A * vA + B * vB, A * vB + B * vC, B * vA + C * vB, B * vB + C * vC
         g00, g01, g11 = -(h00 * A + h01 * B), -(h00 * B + h01 * C), -(h10 * B + h11 * C)
+        if antialiased:
+            # compensation^2 = det(S) / det(S + e) with S + e = Q^-1, so its derivative is (1 - compensation^2) Q - e det(Q).
+            factor = _HALF * v_compensations[i] / (compensations[i] + _TINY)
+            blurred = factor * (_ONE - compensations[i] * compensations[i])
+            flat = factor * eps2d * np.float32(np.float64(A) * np.float64(C) - np.float64(B) * np.float64(B))
+            g00, g01, g11 = g00 + blurred * A - flat, g01 + blurred * B, g11 + blurred * C - flat
         # Sigma2 = T Sigma3 T^T with T = J R (rows a and b).
         v_covars[i, 0] = g00 * a0 * a0 + _TWO * g01 * a0 * b0 + g11 * b0 * b0
         v_covars[i, 3] = g00 * a1 * a1 + _TWO * g01 * a1 * b1 + g11 * b1 * b1

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -32,6 +32,10 @@ class View:
     viewmat: torch.Tensor
     K: torch.Tensor
     weight: float = 1.0
+
+    def to(self, device: torch.device | str) -> View:
+        """This view on a device."""
+        return replace(self, **{name: getattr(self, name).to(device) for name in ("image", "alpha", "skin", "viewmat", "K")})
 
 
 @dataclass(frozen=True)

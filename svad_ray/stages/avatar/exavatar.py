@@ -16,13 +16,14 @@ from svad_ray.body.person import check_person, person_joints
 from svad_ray.config import AvatarConfig
 from svad_ray.errors import InputError
 from svad_ray.geometry.mesh import mean_edge
+from svad_ray.nets.device import training_device
 from svad_ray.nets.exavatar.mesh import avatar_mesh
 from svad_ray.nets.exavatar.model import AvatarModel
 from svad_ray.nets.exavatar.networks import AvatarNetworks
 from svad_ray.nets.lpips import Lpips
 from svad_ray.stages.avatar.bake import LEARNED, regions_of
 from svad_ray.stages.avatar.colors import View
-from svad_ray.stages.avatar.exavatar_training import Poses, Scene, Trainer, cropped, train_exavatar
+from svad_ray.stages.avatar.exavatar_training import Perceptual, Poses, Scene, Trainer, cropped, train_exavatar
 from svad_ray.stages.avatar.gaussian import clip_views, display_track, photo_view
 from svad_ray.stages.avatar.regularisers import Regularisers
 from svad_ray.stages.base import NO_CHECKPOINT, Checkpoint, silent
@@ -31,6 +32,7 @@ from svad_ray.subject import Avatar, BodyTrack, Clip, Perception, Photo
 COVER = 0.6  # first sigma over the mesh's edge length: neighbours overlap
 SKIN = (0.65, 0.55, 0.5)  # first colour, until the views have taught a better one
 EXPRESSIONS = 50
+REFRESH = 10  # steps from one search for nearest vertices to the next: in between Gaussians move by a fraction of a vertex
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,7 @@ class _Prepared:
     """What one person's training starts from."""
 
     model: AvatarModel
+    regularisers: Regularisers
     views: list[View]
     tracks: tuple[BodyTrack, ...]
     rest_joints: torch.Tensor
@@ -57,7 +60,7 @@ class ExAvatar:
         models=("makehuman",),
         memory_gib=4.0,
     )
-    version = 1
+    version = 2
 
     def __init__(self, config: AvatarConfig | None = None) -> None:
         self.config = config or AvatarConfig()
@@ -65,7 +68,8 @@ class ExAvatar:
     def setup(self) -> None:
         """Load the body, and the perceptual network where it is used."""
         self.body: Body = load_body(self.config.body or None)
-        self.lpips = Lpips("vgg") if self.config.exavatar.lpips else None
+        self.device, self.precision = training_device(self.config.device, self.config.precision)
+        self.lpips = Lpips("vgg").to(self.device, self.precision) if self.config.exavatar.lpips else None
 
     def __call__(
         self,
@@ -87,20 +91,25 @@ class ExAvatar:
         check_track(track, self.body)
         ready = self._prepare(clip, track, photo, perception, photo_track)
         model, official = ready.model, c.exavatar.official
-        views = ready.views if official else [cropped(view) for view in ready.views]
+        views = ready.views if official else cropped(ready.views, alike=self.device.type == "cuda")
         trainer = Trainer(
             model,
-            Regularisers(model.mesh, model.canonical().mesh.detach(), model.networks.joint_offset.detach().clone()),
-            Poses(ready.tracks, min(EXPRESSIONS, self.body.exprdirs.shape[-1])),
-            views,
-            lpips=self.lpips.distance if self.lpips else None,
-            scene=Scene(views[0], seed=c.seed) if official else None,
+            ready.regularisers,
+            Poses(ready.tracks, min(EXPRESSIONS, self.body.exprdirs.shape[-1]), device=self.device),
+            [view.to(self.device) for view in views],
+            lpips=self._perceptual(),
+            scene=Scene(views[0], seed=c.seed).to(self.device) if official else None,
             warm_up=official,
             gentle=not official,
+            refresh=1 if official else REFRESH,
         )
         rate = c.exavatar.rate
         losses = train_exavatar(trainer, iterations=c.iterations, rate=rate, seed=c.seed, progress=progress, checkpoint=checkpoint)
         return self._asset(model, track, ready.rest_joints, losses)
+
+    def _perceptual(self) -> Perceptual | None:
+        whole = self.config.exavatar.official or self.device.type == "cuda"
+        return Perceptual(self.lpips.distances, 0 if whole else self.config.exavatar.lpips_window) if self.lpips else None
 
     def _prepare(self, clip: Clip, track: BodyTrack, photo: Photo, perception: Perception, photo_track: BodyTrack) -> _Prepared:
         c = self.config
@@ -111,13 +120,15 @@ class ExAvatar:
         mesh = avatar_mesh(self.body, regions_of(self.body), levels=c.exavatar.levels)
         networks = fresh_networks(track, triplane=c.exavatar.triplane, seed=c.seed)
         face, worn = (None if x is None else torch.tensor(x, dtype=torch.float32) for x in (track.face_offset, track.vertex_offset))
-        model = AvatarModel(mesh, networks, face_offset=face, surface_offset=worn)
+        model = AvatarModel(mesh.to(self.device), networks, face_offset=face, surface_offset=worn, precision=self.precision)
         if not c.exavatar.official:
             settle(model)
-        return _Prepared(model, views, (track, photo_track), joints)
+        started = networks.joint_offset.detach().clone()
+        regularisers = Regularisers(mesh, model.canonical().mesh.detach(), started, device=self.device)
+        return _Prepared(model, regularisers, views, (track, photo_track), joints)
 
     def _asset(self, model: AvatarModel, track: BodyTrack, joints: torch.Tensor, losses: list[float]) -> Avatar:
-        tensors = {LEARNED + key: value.detach().numpy().copy() for key, value in model.networks.state_dict().items()}
+        tensors = {LEARNED + key: value.detach().cpu().numpy().copy() for key, value in model.networks.state_dict().items()}
         if track.vertex_offset is not None:
             tensors["surface_offset"] = np.asarray(track.vertex_offset, np.float32)
         tail = losses[-max(1, len(losses) // 10) :]
@@ -129,6 +140,7 @@ class ExAvatar:
             "regions": "the body's own tables",
             "background": "scene Gaussians" if self.config.exavatar.official else "random plain colours",
             "iterations": len(losses),
+            "device": self.device.type,
             "loss_first": losses[0],
             "loss_last": float(np.mean(tail)),
         }
@@ -160,7 +172,7 @@ def fresh_networks(track: BodyTrack, *, triplane: int, seed: int) -> AvatarNetwo
 def settle(model: AvatarModel) -> None:
     """Start from Gaussians that cover the mesh, in skin's colour, instead of from random ones (ours: saves the original's warm-up)."""
     networks = model.networks
-    edge = np.median(mean_edge(model.canonical().mesh.numpy(), model.mesh.faces))
+    edge = np.median(mean_edge(model.canonical().mesh.cpu().numpy(), model.mesh.faces))
     first = {networks.scale_net[-1]: np.log(COVER * edge), networks.scale_offset_net[-1]: 0.0}
     first |= {networks.mean_offset_net[-1]: 0.0, networks.mean_offset_offset_net[-1]: 0.0, networks.rgb_offset_net[-1]: 0.0}
     for layer, value in first.items():
@@ -168,8 +180,8 @@ def settle(model: AvatarModel) -> None:
             layer.weight.mul_(0.1)
             layer.bias.fill_(float(value))
     if isinstance(networks.rgb_net[-1], nn.Linear):
-        networks.rgb_net[-1].bias.copy_(torch.atanh(2 * torch.tensor(SKIN) - 1))
+        networks.rgb_net[-1].bias.copy_(torch.atanh(2 * torch.tensor(SKIN) - 1).to(networks.triplane.device))
     networks.mean_offset_net[-1].weight.mul_(0.1)  # type: ignore[operator,union-attr]
     networks.mean_offset_offset_net[-1].weight.mul_(0.1)  # type: ignore[operator,union-attr]
     for planes in (networks.triplane, networks.triplane_face):
-        planes.add_(0.1 * torch.randn(planes.shape, generator=torch.Generator().manual_seed(0)))
+        planes.add_((0.1 * torch.randn(planes.shape, generator=torch.Generator().manual_seed(0))).to(planes.device))

@@ -19,10 +19,11 @@ from svad_ray.fitting.clothed import Surface, clothed_surface
 from svad_ray.fitting.state import pose_body, relaxed_pose, state_of
 from svad_ray.geometry.mesh import normals_np, scatter, subdivide
 from svad_ray.geometry.rotations import frames_from_normals, orthonormal, quats_from_matrices
+from svad_ray.nets.device import training_device
 from svad_ray.splat import rasterization
 from svad_ray.stages.avatar.asset import INFLUENCES
 from svad_ray.stages.avatar.colors import SurfacePoints, View, colors_from_views
-from svad_ray.stages.avatar.training import Run
+from svad_ray.stages.avatar.training import Run, optimise
 from svad_ray.stages.base import NO_CHECKPOINT, Checkpoint, silent
 from svad_ray.subject import Avatar, BodyTrack, Clip, Perception, Photo
 
@@ -62,7 +63,14 @@ class GaussianModel:
         self.offset = torch.zeros_like(self.rest).requires_grad_(True)
         self.stretch = torch.zeros_like(self.rest).requires_grad_(True)
         self.logit_color = torch.logit(torch.from_numpy(colors).clamp(0.01, 0.99)).requires_grad_(True)
-        self._flat = torch.tensor([1.0, 1.0, FLATNESS])
+        self._flat, self._white = torch.tensor([1.0, 1.0, FLATNESS]), torch.ones(3)
+
+    def to(self, device: torch.device | str) -> GaussianModel:
+        """Move to a device, before training or after it."""
+        for name, value in vars(self).items():
+            if isinstance(value, torch.Tensor):
+                setattr(self, name, value.detach().to(device).requires_grad_(value.requires_grad))
+        return self
 
     def parameters(self) -> list[torch.Tensor]:
         """Offset, stretch and colour, in the order of the learning rates."""
@@ -96,7 +104,7 @@ class GaussianModel:
 
     def loss(self, view: View) -> torch.Tensor:
         """L1 x 10 on white, squared alpha error x 2, small L2 on offsets (hands and face stiffer) and stretches."""
-        image, alpha = self.render(view, torch.ones(3))
+        image, alpha = self.render(view, self._white)
         picture = 10 * (image - view.image).abs().mean() + 2 * (alpha - view.alpha).pow(2).mean()
         return view.weight * picture + 0.01 * (self.stiff * self.offset.pow(2)).mean() + 0.02 * self.stretch.pow(2).mean()
 
@@ -121,21 +129,18 @@ def train(
 
     Continued from a checkpoint it takes the same steps to the same numbers as without a break.
     """
-    adam = torch.optim.Adam([{"params": [p], "lr": r} for p, r in zip(model.parameters(), rates)], eps=1e-8)
-    at = Run(model.parameters(), adam, np.random.default_rng(seed))
+    groups = [{"params": [p], "rate": r} for p, r in zip(model.parameters(), rates)]
+    run = Run(groups, steps=iterations, seed=seed, eps=1e-8, device=model.rest.device)
     if kept := checkpoint.load():
-        at.resume(kept)
-    for i in range(len(at.losses), iterations):
-        for group, rate in zip(adam.param_groups, rates):
-            group["lr"] = rate * 0.1 ** (i / iterations)
-        loss = model.loss(views[at.next_view(len(views))])
-        adam.zero_grad()
-        loss.backward()
-        adam.step()
-        at.losses.append(float(loss.detach()))
-        checkpoint.offer(at.state)
-        progress((i + 1) / iterations)
-    return at.losses
+        run.resume(kept)
+    return optimise(
+        run,
+        lambda step, view: model.loss(views[view]),
+        views=len(views),
+        factor=lambda step: 0.1 ** (step / iterations),
+        progress=progress,
+        checkpoint=checkpoint,
+    )
 
 
 class GaussianAvatar:
@@ -188,8 +193,10 @@ class GaussianAvatar:
         few = [views[i] for i in np.linspace(0, len(views) - 2, min(c.color_views, len(views) - 1)).astype(int)] + views[-1:]
         part = surface.part[surface.faces[points.face, 0]]
         model = GaussianModel(points, colors_from_views(surface, points, few), stiff=np.where(np.isin(part, (6, 7)), 10.0, 1.0))
-        losses = train(model, views, iterations=c.iterations, rates=c.rates, seed=c.seed, progress=progress, checkpoint=checkpoint)
-        return self._asset(model, surface, points, track, rest_joints, losses)
+        device, _ = training_device(c.device)
+        on_device = [view.to(device) for view in views]
+        losses = train(model.to(device), on_device, iterations=c.iterations, rates=c.rates, seed=c.seed, progress=progress, checkpoint=checkpoint)
+        return self._asset(model.to("cpu"), surface, points, track, rest_joints, losses)
 
     def _asset(
         self, model: GaussianModel, surface: Surface, points: SurfacePoints, track: BodyTrack, rest_joints: torch.Tensor, losses: list[float]
@@ -271,4 +278,4 @@ def display_track(track: BodyTrack, rest_joints: torch.Tensor) -> BodyTrack:
     pose = relaxed_pose()
     for side, sign in (("left", -1.0), ("right", 1.0)):
         pose[JOINT_INDEX[f"{side}_shoulder"], 2] = sign * 0.85
-    return replace(one.with_full_pose(pose[None].numpy()), transl=one.transl, vertex_offset=None)
+    return replace(one.with_full_pose(pose[None].numpy()), transl=one.transl, vertex_offset=None, face=None)

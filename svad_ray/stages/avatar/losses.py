@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 
 import torch
 
-RGB, SSIM, LPIPS, HUMAN = 0.8, 0.2, 0.2, 1.0
-WINDOW, SIGMA = 11, 1.5
-C1, C2 = 0.01**2, 0.03**2
+from svad_ray.stages.avatar.ssim import dissimilarity
 
-Distance = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+RGB, SSIM, LPIPS, HUMAN = 0.8, 0.2, 0.2, 1.0
+
+Distances = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 
 @dataclass(frozen=True)
@@ -37,33 +36,13 @@ def crop_of(box: Sequence[float], height: int, width: int) -> Crop:
     return Crop(y, min(y + h, height), x, min(x + w, width))
 
 
-def ssim_map(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-    """(1, 3, H, W) structural similarity with zeros outside the image (window 11, sigma 1.5)."""
-    rows, columns = (_blur(size, a.dtype) for size in a.shape[-2:])
-    blurred = rows @ torch.stack([a, b, a * a, b * b, a * b]) @ columns
-    mean_a, mean_b, aa, bb, ab = blurred
-    top = (2 * mean_a * mean_b + C1) * (2 * (ab - mean_a * mean_b) + C2)
-    return top / ((mean_a.square() + mean_b.square() + C1) * (aa - mean_a.square() + bb - mean_b.square() + C2))
-
-
-@lru_cache(maxsize=64)
-def _blur(size: int, dtype: torch.dtype) -> torch.Tensor:
-    """(size, size) symmetric band matrix of the window: on a CPU two products with it are several times quicker than convolutions."""
-    at = torch.arange(size, dtype=torch.float64)
-    away = (at[:, None] - at[None]).abs()
-    reach = torch.arange(WINDOW, dtype=torch.float64) - WINDOW // 2
-    whole = torch.exp(-reach.square() / (2 * SIGMA**2)).sum()
-    return (torch.exp(-away.square() / (2 * SIGMA**2)) * (away <= WINDOW // 2) / whole).to(dtype)
-
-
-def composite_terms(image: torch.Tensor, truth: torch.Tensor, crop: Crop, *, lpips: Distance | None) -> dict[str, torch.Tensor]:
-    """L1, structural and (with ``lpips``) perceptual terms in the person's box.
+def composite_terms(image: torch.Tensor, truth: torch.Tensor, crop: Crop) -> dict[str, torch.Tensor]:
+    """L1 and structural terms in the person's box.
 
     Source: ExAvatar's weights (avatar 4.4).
     """
     a, b = crop.of(image), crop.of(truth)
-    terms = {"rgb_human": (a - b).abs().mean() * RGB, "ssim_human": (1 - ssim_map(a, b)).mean() * SSIM}
-    return terms if lpips is None else {**terms, "lpips_human": lpips(a, b) * LPIPS}
+    return {"rgb_human": (a - b).abs().mean() * RGB, "ssim_human": dissimilarity(a, b) * SSIM}
 
 
 def plain_background_term(image: torch.Tensor, truth: torch.Tensor, mask: torch.Tensor, background: torch.Tensor, crop: Crop) -> torch.Tensor:
@@ -89,5 +68,5 @@ def face_term(image: torch.Tensor, truth: torch.Tensor, textured: torch.Tensor, 
 def scene_terms(image: torch.Tensor, truth: torch.Tensor, mask: torch.Tensor) -> dict[str, torch.Tensor]:
     """Terms of the background's own render, outside the person."""
     outside = 1 - mask
-    structure = (1 - ssim_map(image * outside, truth * outside)).mean()
+    structure = dissimilarity(image * outside, truth * outside)
     return {"rgb_scene": ((image - truth).abs() * outside).mean() * RGB, "ssim_scene": structure * SSIM}

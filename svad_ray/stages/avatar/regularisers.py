@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 import scipy.sparse as sp
@@ -11,7 +11,7 @@ import torch
 from svad_ray.body.names import JOINT_INDEX, JOINT_NAMES, LEFT_JOINTS, RIGHT_JOINTS, SIDES
 from svad_ray.geometry.mesh import adjacency, vertex_normals
 from svad_ray.nets.exavatar.mesh import AvatarMesh, SparseMap
-from svad_ray.nets.exavatar.model import Posed
+from svad_ray.nets.exavatar.model import Posed, incidence
 
 NEIGHBOURS = 10  # at most, of a vertex, count for its Laplacian
 WARM_UP, WARM_SCALE = 100, 1e-3  # steps in which no Gaussian is drawn larger than that many metres
@@ -117,22 +117,34 @@ class Regularisers:
     """All terms that look at Gaussians instead of pictures.
 
     Args:
-        mesh: What the Gaussians are vertices of. canonical: (N, 3) their places at the start, which decide what an arm's sides are.
+        mesh: What the Gaussians are vertices of, on the CPU. canonical: (N, 3) their places at the start, which decide what an arm's sides are.
         joint_offset: (55, 3) metres from the fit, from which the learned one must not stray.
         near: Neighbours and their weights; None = ``neighbours`` of the mesh.
+        device: Where the Gaussians lie.
     """
 
     def __init__(
-        self, mesh: AvatarMesh, canonical: torch.Tensor, joint_offset: torch.Tensor, *, near: tuple[torch.Tensor, torch.Tensor] | None = None
+        self,
+        mesh: AvatarMesh,
+        canonical: torch.Tensor,
+        joint_offset: torch.Tensor,
+        *,
+        near: tuple[torch.Tensor, torch.Tensor] | None = None,
+        device: torch.device | str = "cpu",
     ) -> None:
-        self.mesh, self.joint_offset, self.weights = mesh, joint_offset, vertex_weights(mesh)
+        weights, canonical = vertex_weights(mesh), canonical.cpu()
+        self.joint_offset, self.weights = joint_offset.to(device), Weights(*(getattr(weights, f.name).to(device) for f in fields(weights)))
         self._laplacian = laplacian_map(*(neighbours(mesh.faces, len(mesh)) if near is None else near))
-        self._faces = torch.as_tensor(mesh.faces)
-        self._hands = [torch.nonzero(mesh.flags[name])[:, 0] for name in ("is_rhand", "is_lhand")]
+        self._hands = [torch.nonzero(mesh.flags[name])[:, 0].to(device) for name in ("is_rhand", "is_lhand")]
+        self._outside = HandNormals(mesh, device)
         fingers = [k for k, name in enumerate(JOINT_NAMES) if k >= 25]
-        self._joint_weight = torch.ones(55, 3)
-        self._joint_weight[fingers] = 10
-        self._arms = arm_models(mesh, canonical)
+        joint_weight = torch.ones(55, 3)
+        joint_weight[fingers] = 10
+        self._joint_weight = joint_weight.to(device)
+        self._sides = [torch.tensor(list(joints), device=device) for joints in (RIGHT_JOINTS, LEFT_JOINTS)]
+        self._mirror = torch.tensor([-1.0, 1.0, 1.0], device=device)
+        arms = arm_models(mesh, canonical)
+        self._lower, self._upper = arms.lower[arms.found].to(device), arms.upper[arms.found].to(device)
 
     def __call__(self, posed: Posed, joint_offset: torch.Tensor, *, warm_up: bool = False) -> dict[str, torch.Tensor]:
         """Every term, a scalar each; their sum is the loss.
@@ -142,12 +154,12 @@ class Regularisers:
         """
         w, o, s, r = self.weights, posed.offsets, posed.static, posed.refined
         scales = [drawn(a, warm_up=warm_up) for a in (s.scales, r.scales)]
-        canonical = posed.canonical.mesh.detach()
+        normals = self._outside(posed.canonical.mesh.detach())
         curved = self._laplacian(torch.cat([o.mean, o.mean + o.mean_offset, *scales, s.colors, r.colors], 1)).square()
         by_mean, by_scale, by_color = curved[:, :6], curved[:, 6:8], curved[:, 8:]
         return {
             "gaussian_mean_reg": ((o.mean.square() + o.mean_offset.square()) * w.mean).mean(),
-            "gaussian_mean_hand_reg": self._outward(canonical, o.mean) + self._outward(canonical, o.mean_offset),
+            "gaussian_mean_hand_reg": self._outward(normals, o.mean) + self._outward(normals, o.mean_offset),
             "gaussian_scale_reg": ((s.scales.square() + o.scale_offset.square()) * w.scale).mean(),
             "lap_mean": 2 * (by_mean * w.lap_mean).mean(),
             "lap_scale": 2 * (by_scale * w.lap_scale).mean(),
@@ -158,31 +170,45 @@ class Regularisers:
             "joint_offset_sym_reg": self._symmetric(joint_offset),
         }
 
-    def _outward(self, canonical: torch.Tensor, offset: torch.Tensor) -> torch.Tensor:
+    def _outward(self, normals: torch.Tensor, offset: torch.Tensor) -> torch.Tensor:
         """How far the directions of hands' offsets point outwards."""
-        hands = self.mesh.hands
-        if not hands.any():
+        if not len(normals):
             return offset.sum() * 0
-        normals = vertex_normals(canonical, self._faces)[hands]
-        return (normals * torch.nn.functional.normalize(offset[hands], dim=1)).sum(1).clamp(min=0).mean()
+        hands = offset.index_select(0, self._outside.rows)
+        return (normals * torch.nn.functional.normalize(hands, dim=1)).sum(1).clamp(min=0).mean()
 
     def _even_hands(self, colors: torch.Tensor) -> torch.Tensor:
-        hands = [colors[rows] for rows in self._hands if len(rows)]
+        hands = [colors.index_select(0, rows) for rows in self._hands if len(rows)]
         if not hands:
             return colors.sum() * 0
         return torch.stack([(hand - hand.mean(0).detach()).square().mean() for hand in hands]).sum()
 
     def _even_arms(self, colors: torch.Tensor) -> torch.Tensor:
-        arms = self._arms
-        if not arms.found.any():
+        if not len(self._lower):
             return colors.sum() * 0
-        difference = colors[arms.lower] - colors[arms.upper].mean(1).detach()
-        return difference[arms.found].square().mean()
+        return (colors.index_select(0, self._lower) - colors.detach()[self._upper].mean(1)).square().mean()
 
     def _symmetric(self, offset: torch.Tensor) -> torch.Tensor:
-        right, left = offset[list(RIGHT_JOINTS)], offset[list(LEFT_JOINTS)]
-        mirrored = left * left.new_tensor([-1.0, 1.0, 1.0])
-        return (right - mirrored).abs().sum(1).mean()
+        right, left = (offset.index_select(0, joints) for joints in self._sides)
+        return (right - left * self._mirror).abs().sum(1).mean()
+
+
+class HandNormals:
+    """Unit normals of the hands' vertices ``rows`` (H,), without a gradient and without looking at the rest of the mesh."""
+
+    def __init__(self, mesh: AvatarMesh, device: torch.device | str) -> None:
+        hands = mesh.hands.numpy()
+        faces = mesh.faces[hands[mesh.faces].any(1)]
+        self.rows = torch.from_numpy(np.where(hands)[0]).to(device)
+        self._corners = [torch.from_numpy(np.ascontiguousarray(corner)).to(device) for corner in faces.T]
+        self._around = SparseMap(incidence(faces, len(mesh)).matrix[hands]) if hands.any() else None
+
+    def __call__(self, vertices: torch.Tensor) -> torch.Tensor:
+        """(H, 3) of vertices (N, 3)."""
+        if self._around is None:
+            return vertices[:0]
+        a, b, c = (vertices.index_select(0, corner) for corner in self._corners)
+        return torch.nn.functional.normalize(self._around.multiply(torch.linalg.cross(b - a, c - a)), dim=1)
 
 
 def drawn(scales: torch.Tensor, *, warm_up: bool) -> torch.Tensor:

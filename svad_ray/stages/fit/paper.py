@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -16,16 +16,17 @@ from svad_ray.body.model import Body
 from svad_ray.config import FitConfig
 from svad_ray.conventions import WHOLEBODY_FACE
 from svad_ray.errors import QualityRejected
-from svad_ray.fitting.paper.losses import Losses, project
-from svad_ray.fitting.paper.model import FitBodies
+from svad_ray.fitting.paper.losses import Losses, Start, project
+from svad_ray.fitting.paper.model import FitBodies, State
 from svad_ray.fitting.paper.solve import PRESETS, fit
 from svad_ray.fitting.paper.staged import AFTER, SHARES, staged
-from svad_ray.fitting.paper.targets import SPACE, Targets, make_targets
+from svad_ray.fitting.paper.targets import SEEN, SPACE, Targets, boxes, make_targets
 from svad_ray.fitting.paper.tracks import EXPRESSIONS, begin, smoothed, to_track
+from svad_ray.fitting.textured_face import MAP_FILE, MOVING_FILE, FaceLayout, Seen, fill, flame_layout
 from svad_ray.nets import deca, hand4whole
 from svad_ray.stages.fit.initialisers import FirstHead, Initialiser
 from svad_ray.stages.perceive.embedded import MediaPipePerceive
-from svad_ray.subject import BodyTrack, Clip, Perception, Photo
+from svad_ray.subject import BodyTrack, Clip, Perception, Photo, TexturedFace
 
 HAND4WHOLE = ModelFile(hand4whole.FILE, hand4whole.SOURCE, hand4whole.LICENCE)
 DECA = ModelFile(deca.FILE, deca.SOURCE, deca.LICENCE)
@@ -34,10 +35,22 @@ _BOX_OVER_PERSON = 1.5
 _SETTLED = 0.3  # of the work, after Gauss-Newton
 
 
+@dataclass(frozen=True)
+class Found:
+    """A finished fit before it becomes a track: what was fitted, to what, the (T, 4) squares of its crops, and the (T,) residual in pixels."""
+
+    losses: Losses
+    state: State
+    start: Start
+    targets: Targets
+    square: np.ndarray
+    residual: np.ndarray
+
+
 class PaperFit:
     """``setup``, then whole clips."""
 
-    version: ClassVar[int] = 3  # 3: face_offset is kept
+    version: ClassVar[int] = 4  # 3: face_offset is kept; 4: the face's texture
     backend: ClassVar[Backend] = Backend(
         name="smplx-exavatar",
         stage="fit",
@@ -51,6 +64,8 @@ class PaperFit:
             ModelFile("FLAME_NEUTRAL.pkl", "flame.is.tue.mpg.de, after registration", "FLAME licence, non-commercial research", optional=True),
             ModelFile("SMPL-X__FLAME_vertex_ids.npy", "the SMPL-X site", "SMPL-X licence, non-commercial research", optional=True),
             ModelFile("smplx_flip_correspondences.npz", "the SMPL-X site", "SMPL-X licence, non-commercial research", optional=True),
+            ModelFile(MAP_FILE, "flame.is.tue.mpg.de, after registration", "FLAME licence, non-commercial research", optional=True),
+            ModelFile(MOVING_FILE, "flame.is.tue.mpg.de, after registration", "FLAME licence, non-commercial research", optional=True),
         ),
         memory_gib=6,
     )
@@ -71,7 +86,7 @@ class PaperFit:
     @classmethod
     def _of_flame(cls, config: FitConfig) -> tuple[ModelFile, ...]:
         if config.flame == "require":
-            return tuple(replace(file, optional=False) for file in cls.backend.files)
+            return tuple(replace(file, optional=file.name in (MAP_FILE, MOVING_FILE)) for file in cls.backend.files)
         return cls.backend.files if config.weights and config.flame == "auto" else ()
 
     def __init__(self, config: FitConfig | None = None) -> None:
@@ -85,6 +100,7 @@ class PaperFit:
         """
         folder = Path(self.config.weights).expanduser() if self.config.weights else None
         self.bodies = self._bodies(load_body(self.config.body or None), folder)
+        self.layout = self._layout(folder)
         self.first = None
         if self.config.initialiser == "hand4whole":
             self.first = Initialiser(folder or Path("fit.weights"), head=self.bodies.flame is not None)
@@ -109,10 +125,16 @@ class PaperFit:
         companions.checked(body, flame)
         return FitBodies(with_flame_expressions(body, flame, companions.head, count=EXPRESSIONS), flame, companions, mesh_rows=rows)
 
+    def _layout(self, folder: Path | None) -> FaceLayout | None:
+        """FLAME's map of the face's texture, where FLAME is fitted and its map is there."""
+        if self.bodies.flame is None:
+            return None
+        return flame_layout(folder or Path("fit.weights"), self.bodies.body, self.bodies.flame, self.bodies.head)
+
     def __call__(
         self, clip: Clip, photo: Photo, perception: Perception, photo_track: BodyTrack, *, progress: Callable[[float], None] = lambda _: None
     ) -> BodyTrack:
-        """Fit all frames of a clip, starting from the motion that drove it.
+        """Fit all frames of a clip, starting from the motion that drove it; with FLAME's map, its face is unwrapped as well.
 
         Raises:
             QualityRejected: The frames do not show the body that drove them.
@@ -123,7 +145,10 @@ class PaperFit:
         track, head = clip.track, None
         if self.first is not None:
             track, head = self.first.body(track, clip.frames, keypoints, scores), self.first.head(clip.frames, keypoints, scores)
-        return self.fit_track(track, keypoints, scores, head=head, progress=lambda done: progress(0.3 + 0.7 * done))
+        found = self._find(track, keypoints, scores, head, lambda done: progress(0.3 + 0.6 * done))
+        face = None if self.layout is None else self._face(self.layout, clip.frames, found, track, keypoints, scores)
+        progress(1.0)
+        return replace(self._track(found, track), face=face)
 
     def fit_track(
         self,
@@ -135,8 +160,12 @@ class PaperFit:
         progress: Callable[[float], None] = lambda _: None,
     ) -> BodyTrack:
         """The body of ``track`` brought to (T, 133, 2) key points with (T, 133) scores, smoothed over time."""
+        return self._track(self._find(track, keypoints, scores, head, progress), track)
+
+    def _find(self, track: BodyTrack, keypoints: np.ndarray, scores: np.ndarray, head: FirstHead | None, progress: Callable[[float], None]) -> Found:
         cameras = np.stack([track.Ks[:, 0, 0], track.Ks[:, 1, 1], track.Ks[:, 0, 2], track.Ks[:, 1, 2]], 1)
-        targets, square = make_targets(keypoints, scores, cameras, scores[:, WHOLEBODY_FACE].max(1) > 0 if head is None else head.found)
+        faces = np.nan_to_num(scores[:, WHOLEBODY_FACE]).max(1) > 0 if head is None else head.found
+        targets, square = make_targets(keypoints, scores, cameras, faces)
         same = track.body_id == self.bodies.body.id
         state, start = begin(self.bodies, track, keep_shape=same, **self._first_values(head))
         losses = Losses(self.bodies, smooth=self.config.temporal_weight)
@@ -150,7 +179,22 @@ class PaperFit:
         found = fit(losses, state, targets, start, schedule, progress=lambda done: progress(settled + (1 - settled) * done))
         residual = residual_px(self.bodies, found, targets, square)
         self._gate(residual, square)
-        return replace(smoothed(to_track(self.bodies, found, track)), residual_px=residual)
+        return Found(losses, found, start, targets, square, residual)
+
+    def _track(self, found: Found, like: BodyTrack) -> BodyTrack:
+        return replace(smoothed(to_track(self.bodies, found.state, like)), residual_px=found.residual)
+
+    @torch.no_grad()
+    def _face(
+        self, layout: FaceLayout, frames: np.ndarray, found: Found, track: BodyTrack, keypoints: np.ndarray, scores: np.ndarray
+    ) -> TexturedFace | None:
+        """The face's texture, from the fitted FLAME before smoothing, on the frames in which the fitted face looks at the camera."""
+        points, marks = keypoints[:, WHOLEBODY_FACE], scores[:, WHOLEBODY_FACE]
+        valid = (marks > SEEN) & np.isfinite(points).all(2) & np.isfinite(marks)
+        visible = found.losses.face_seen(found.state, found.targets, replace(found.start, rotations=found.state.rotations())).numpy() & valid.any(1)
+        _, crops = boxes(np.where(valid[..., None], points, 0), valid)
+        vertices = self.bodies.pose_flame(found.state)[0].numpy()
+        return fill(layout, Seen(frames, vertices, track.Ks, visible), crops=crops if self.config.exact else None)
 
     def _first_values(self, head: FirstHead | None) -> dict[str, np.ndarray]:
         """What ``begin`` takes of a head, in the dimensions of FLAME and of the body."""
