@@ -27,6 +27,7 @@ class ExportFormat(StrEnum):
 
     ply = "ply"
     splat = "splat"
+    spz = "spz"
     gltf = "gltf"
     mesh = "mesh"
     smplx = "smplx"
@@ -41,6 +42,7 @@ class ExportFormat(StrEnum):
 _NAMES = {
     ExportFormat.ply: "avatar.ply",
     ExportFormat.splat: "avatar.splat",
+    ExportFormat.spz: "avatar.spz",
     ExportFormat.gltf: "avatar.glb",
     ExportFormat.mesh: "mesh.glb",
     ExportFormat.smplx: "motion.npz",
@@ -55,12 +57,12 @@ _OF_RUN = (ExportFormat.fit, ExportFormat.exavatar, ExportFormat.svad, ExportFor
 _UNMOVED = (ExportFormat.mp4, ExportFormat.report, *_OF_RUN)
 _CLIPS = (ExportFormat.gltf, ExportFormat.mesh)
 _FORMATS = (
-    "ply, splat: Gaussians. gltf: skinned Gaussians with clips. mesh: skinned coloured mesh with clips (Blender, three.js). "
+    "ply, splat, spz: Gaussians. gltf: skinned Gaussians with clips. mesh: skinned coloured mesh with clips (Blender, three.js). "
     "smplx: a motion as SMPL-X npz. fit: the body fitted to the whole clip. exavatar, svad: the fitted subject as their folder. "
     "mp4: turntable. frames: labelled frames as a dataset. report."
 )
 _CONTAINERS = "frames: parquet or webdataset shards. For options and many subjects: jobs/export_frames.py."
-_MOTIONS = "As animate's. gltf, mesh: the clips, repeatable; default: all built-in ones. ply, splat: the pose. smplx: what is written."
+_MOTIONS = "As animate's. gltf, mesh: the clips, repeatable; default: all built-in ones. ply, splat, spz: the pose. smplx: what is written."
 
 
 def export(
@@ -68,7 +70,7 @@ def export(
     format: Annotated[ExportFormat, typer.Option("--format", help=_FORMATS)] = ExportFormat.ply,
     out: Annotated[Path | None, typer.Option(help="The file; default: beside the avatar.")] = None,
     motion: Annotated[list[str] | None, typer.Option(help=_MOTIONS)] = None,
-    frame: Annotated[int, typer.Option(help="ply, splat: which frame of the motion.")] = 0,
+    frame: Annotated[int, typer.Option(help="ply, splat, spz: which frame of the motion.")] = 0,
     container: Annotated[str, typer.Option(help=_CONTAINERS)] = "parquet",
     label: Label = "",
     mark: HiddenMark = False,
@@ -77,7 +79,9 @@ def export(
     """The avatar in another format, with a signed record of its origin (docs/provenance.md)."""
     motions = motion or []
     if motions and format in _UNMOVED:
-        raise InputError(f"--motion with --format {format}", expected="ply, splat, gltf, mesh or smplx", remedy="svad-ray animate films a motion")
+        raise InputError(
+            f"--motion with --format {format}", expected="ply, splat, spz, gltf, mesh or smplx", remedy="svad-ray animate films a motion"
+        )
     if len(motions) > 1 and format not in _CLIPS:
         raise InputError(f"{len(motions)} motions with --format {format}", expected="one", remedy="give --motion once, or use gltf or mesh")
     if (label or mark) and format is not ExportFormat.mp4:
@@ -138,13 +142,15 @@ def _write_frames(avatar: Path, run: Path, target: Path, container: str, body: P
 
 def _write(avatar: Avatar, format: ExportFormat, target: Path, motions: list[str], frame: int, body: Path | None, mark: MarkConfig) -> None:
     match format:
-        case ExportFormat.ply | ExportFormat.splat:
+        case ExportFormat.ply | ExportFormat.splat | ExportFormat.spz:
             from svad_ray.deliver import danced
             from svad_ray.export.ply import write_ply
             from svad_ray.export.splat import write_splat
+            from svad_ray.export.spz import write_spz
 
             pose = danced(avatar, motions[0], _load_body(body)) if motions else None
-            (write_ply if format is ExportFormat.ply else write_splat)(avatar, target, pose=pose, frame=frame)
+            writers = {ExportFormat.ply: write_ply, ExportFormat.splat: write_splat, ExportFormat.spz: write_spz}
+            writers[format](avatar, target, pose=pose, frame=frame)
         case ExportFormat.gltf | ExportFormat.mesh:
             from svad_ray.deliver import clips
             from svad_ray.export.gltf import write_mesh, write_splats

@@ -17,8 +17,8 @@ from svad_ray.export.atomic import atomic_path
 from svad_ray.subject import Avatar, BodyTrack
 
 SH_C0 = 0.28209479177387814  # the constant spherical harmonic, 1 / (2 sqrt(pi))
-_OPACITY_RANGE = (1e-6, 1 - 1e-6)  # a logit of 0 or 1 would be infinite
-_SMALLEST_SCALE = 1e-9
+OPACITY_RANGE = (1e-6, 1 - 1e-6)  # a logit of 0 or 1 would be infinite
+SMALLEST_SCALE = 1e-9
 _Y_DOWN = "world y down, z away from a viewer who faces the person, metres"
 _Y_UP = "world y up, z towards a viewer who faces the person, metres"
 
@@ -51,7 +51,7 @@ def write_ply(avatar: Avatar, path: str | Path, *, pose: BodyTrack | None = None
 def _rows(avatar: Avatar, means: np.ndarray, quats: np.ndarray, sh_degree: int) -> np.ndarray:
     """Structured (N,) float32 rows in the order that viewers read."""
     tensors = avatar.tensors
-    opacity = np.clip(tensors["opacities"].astype(np.float64), *_OPACITY_RANGE)
+    opacity = np.clip(tensors["opacities"].astype(np.float64), *OPACITY_RANGE)
     rest = [f"f_rest_{k}" for k in range(3 * ((sh_degree + 1) ** 2 - 1))]
     columns = {
         **dict(zip("xyz", means.T)),
@@ -59,7 +59,7 @@ def _rows(avatar: Avatar, means: np.ndarray, quats: np.ndarray, sh_degree: int) 
         **{f"f_dc_{k}": (tensors["colors"][:, k].astype(np.float64) - 0.5) / SH_C0 for k in range(3)},
         **dict.fromkeys(rest, 0.0),
         "opacity": np.log(opacity / (1 - opacity)),
-        **{f"scale_{k}": np.log(np.maximum(tensors["scales"][:, k].astype(np.float64), _SMALLEST_SCALE)) for k in range(3)},
+        **{f"scale_{k}": np.log(np.maximum(tensors["scales"][:, k].astype(np.float64), SMALLEST_SCALE)) for k in range(3)},
         **{f"rot_{k}": quats[:, k] for k in range(4)},
     }
     rows = np.empty(len(means), [(name, "<f4") for name in columns])

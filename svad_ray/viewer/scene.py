@@ -69,8 +69,7 @@ class Scene:
             "parents": self.posable.parents,
             "expressions": int(t["expr_dirs"].shape[2]) if len(t.get("expr_index", ())) else 0,
             "groups": {label: [slider.as_json() for slider in sliders] for label, sliders in self._groups().items()},
-            "regions": self._regions() is not None,
-            "seen": self.avatar.facts.get("confidence", {}),
+            "regions": self._legend(),
             "provenance": {key: provenance[key] for key in ("consent", "commercial_use", "commercial_reason", "body") if key in provenance},
         }
 
@@ -143,6 +142,18 @@ class Scene:
         from svad_ray.stages.avatar.confidence import region_colors  # avatars with the arrays come from a version that has it
 
         return region_colors(self.posable.avatar)
+
+    def _legend(self) -> dict[str, Any] | None:
+        """What the regions' colours mean, and the share of the surface that was seen; None where the avatar does not know."""
+        if self._regions() is None:
+            return None
+        from svad_ray.stages.avatar.confidence import PALETTE
+
+        recorded = self.avatar.facts.get("confidence", {})
+        photos = recorded.get("photos", ["the photo"])
+        colors = [PALETTE[0], *(PALETTE[1:][k % (len(PALETTE) - 1)] for k in range(len(photos)))]
+        names = ["generated", *(f"seen in {name}" for name in photos)]
+        return {"seen": recorded.get("seen"), "colors": [{"name": name, "rgb": list(color)} for name, color in zip(names, colors)]}
 
 
 def _bound(joints: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -38,6 +38,7 @@ class Viewer:
     """
 
     def __init__(self, scene: Scene, *, port: int = 0) -> None:
+        self.scene = scene
         token = secrets.token_urlsafe(12)
 
         class Handler(_Handler):

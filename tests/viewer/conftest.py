@@ -3,6 +3,7 @@
 import base64
 import json
 import os
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -112,6 +113,13 @@ class Look:
     def show(self, name: str) -> None:
         """Press a button of what is shown."""
         self.page.get_by_role("group", name="Show").get_by_role("button", name=name, exact=True).click()
+
+    def until(self, holds: str, *, seconds: float = 60.0) -> None:
+        """Wait for a JavaScript expression; the page's policy forbids playwright's own way, which compiles text inside the page."""
+        end = time.monotonic() + seconds
+        while not self.page.evaluate(holds):
+            assert time.monotonic() < end, f"never came: {holds}"
+            self.page.wait_for_timeout(50)
 
     def picture(self, *, floor: bool = False) -> np.ndarray:
         """(H, W, 4) in [0, 1] what WebGL draws now: premultiplied RGB and alpha."""

@@ -2,6 +2,7 @@
 
 import http.client
 import json
+import sys
 from dataclasses import replace
 from types import SimpleNamespace
 from urllib.parse import urlsplit
@@ -12,9 +13,11 @@ import torch
 from safetensors.numpy import load
 from scipy.spatial.transform import Rotation
 
+from svad_ray import cli
 from svad_ray.body.names import JOINT_INDEX, JOINT_NAMES
 from svad_ray.errors import BackendUnavailable, InputError
 from svad_ray.motion import MOTIONS, save_track
+from svad_ray.store import save_avatar
 from svad_ray.viewer.controls import faces, groups
 from svad_ray.viewer.scene import STAND, Scene
 from svad_ray.viewer.server import PAGE, Viewer
@@ -119,10 +122,12 @@ def test_regions_are_offered_when_the_avatar_records_them(person, body):
     recorded = replace(person, tensors={**person.tensors, "confidence": source.astype(np.float16), "source": source})
     recorded = replace(recorded, facts={**person.facts, "confidence": {"photos": ["front"], "seen": 0.5, "parts": {}}})
     scene = Scene(recorded, body)
-    assert scene.document()["regions"] and scene.document()["seen"]["seen"] == 0.5
+    legend = scene.document()["regions"]
+    assert legend["seen"] == 0.5 and [color["name"] for color in legend["colors"]] == ["generated", "seen in front"]
+    assert legend["colors"][1]["rgb"] == list(confidence.PALETTE[1])
     regions = load(scene.arrays())["regions"]
     np.testing.assert_allclose(regions / 255, confidence.region_colors(recorded), atol=0.51 / 255)
-    assert not Scene(person, body).document()["regions"]
+    assert Scene(person, body).document()["regions"] is None
 
 
 def answer(url: str, path: str, **headers: str):
@@ -156,3 +161,20 @@ def test_every_file_of_the_page_is_served_and_names_no_other_host(address):
 def test_a_taken_port_is_said(scene, address):
     with pytest.raises(BackendUnavailable, match="--port 0"):
         Viewer(scene, port=urlsplit(address).port)
+
+
+def test_the_command_says_where_the_page_is_and_ends_with_the_interrupt(person, body, tmp_path, monkeypatch, capsys):
+    names = []
+
+    def interrupted(viewer):
+        names.append(viewer.scene.name)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("svad_ray.body.load_body", lambda path=None: body)
+    monkeypatch.setattr(Viewer, "run", interrupted)
+    monkeypatch.setattr(sys, "argv", ["svad-ray", "view", str(save_avatar(person, tmp_path / "ann" / "avatar").parent), "--no-open"])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    said = capsys.readouterr().out
+    assert not ended.value.code and "http://127.0.0.1:" in said and "Ended." in said
+    assert names == ["ann"]  # the folder of the run, not "avatar" inside it

@@ -10,7 +10,7 @@ import { Splats } from "./splats.js";
 import { Surface } from "./surface.js";
 
 const $ = (id) => document.getElementById(id);
-const GAUSSIANS = "Gaussians", WIRE = "wireframe", BONES = "joints", REGIONS = "seen in the photo";
+const GAUSSIANS = "Gaussians", WIRE = "wireframe", BONES = "joints", REGIONS = "seen or generated";
 const HEAD = 15, PELVIS = 0, BALLS = [10, 11]; // joints
 const FAR = 0.6; // metres: the camera follows a person who goes farther
 const THEMES = {
@@ -48,7 +48,7 @@ class Page {
     this.sliders = new Sliders(scene.groups, touch);
     const shows = [GAUSSIANS, WIRE, BONES, ...(scene.regions ? [REGIONS] : [])];
     this.shows = new Chips("shows", shows, { pressed: [GAUSSIANS], changed: () => {
-      legend(this.shows.on(REGIONS), scene.seen);
+      legend(this.shows.on(REGIONS), scene.regions);
       touch();
     } });
     this.choice = new Chips("clips", scene.clips, { one: true, pressed: [scene.first], changed: (name) => this.play(name) });

@@ -154,7 +154,15 @@ export function origin({ provenance: { consent, commercial_use: use, commercial_
   $("origin").textContent = [...lines, `svad-ray ${version}`].join(" ");
 }
 
-export function legend(shown, { seen }) {
-  $("legend").hidden = !shown;
-  if (shown) $("legend").textContent = `Grey: generated. Colour: seen in a photo${seen === undefined ? "" : `, ${Math.round(100 * seen)} % of the surface`}.`;
+/** What the colours of the regions mean; `regions` null: nothing to say. */
+export function legend(shown, regions) {
+  const place = $("legend");
+  place.hidden = !shown;
+  if (!shown) return;
+  place.replaceChildren();
+  for (const { name, rgb } of regions.colors) {
+    made("i", place).style.background = `rgb(${rgb})`;
+    place.append(name);
+  }
+  if (regions.seen != null) made("p", place, { textContent: `${Math.round(100 * regions.seen)} % of the surface was seen.` });
 }
