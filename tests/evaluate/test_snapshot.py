@@ -73,6 +73,7 @@ def prepared(root):
 
 
 def test_the_published_splits():
+    assert SPLITS["female-4-casual"].frames("test")[-1] == 523 and len(SPLITS["female-4-casual"].frames("test")) == 48, "the last frame is tested"
     assert SPLITS["male-4-casual"].frames("test")[:3] == [660, 666, 672] and SPLITS["male-4-casual"].frames("test")[-1] == 870
     assert Split((0, 445), (446, 647), 4).frames("test")[-1] == 646 and len(Split((0, 445), (446, 647), 4).frames("train")) == 112
 
