@@ -226,8 +226,7 @@ class GaussianAvatar:
             }
         tail = losses[-max(1, len(losses) // 10) :]
         facts = {"gaussians": len(points.face), "iterations": len(losses), "loss_first": losses[0], "loss_last": float(np.mean(tail))}
-        facts["loose"] = self.config.loose
-        return Avatar("gaussian", tensors, display_track(track, rest_joints), facts)
+        return Avatar("gaussian", tensors, display_track(track, rest_joints), {**facts, "loose": self.config.loose})
 
 
 def _surface_offset(body: Body, track: BodyTrack) -> np.ndarray:
