@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
 
 import cv2
 import numpy as np
@@ -244,9 +243,8 @@ class GaussianAvatar:
                 "surface_offset": _surface_offset(self.body, track),
             }
         tail = losses[-max(1, len(losses) // 10) :]
-        measured = {"gaussians": len(points.face), "iterations": len(losses), "loss_first": losses[0], "loss_last": float(np.mean(tail))}
-        facts: dict[str, Any] = {**measured, "loose": self.config.loose}
-        return Avatar("gaussian", tensors, display_track(track, rest_joints), facts)
+        facts = {"gaussians": len(points.face), "iterations": len(losses), "loss_first": losses[0], "loss_last": float(np.mean(tail))}
+        return Avatar("gaussian", tensors, display_track(track, rest_joints), {**facts, "loose": self.config.loose})
 
 
 def _surface_offset(body: Body, track: BodyTrack) -> np.ndarray:
