@@ -40,6 +40,7 @@ from svad_ray.subject import BodyTrack
 POSE_SHARE = 0.1  # of the networks' learning rate, for poses
 GENTLE = {"shape_param": 0.02, "joint_offset": 0.01, "geo_net": 0.1, "geo_offset_net": 0.1, "mean_offset_net": 0.1, "mean_offset_offset_net": 0.1}
 MARGIN = 0.1  # of the person's box, around it
+WHITE = 0.5  # of our steps draw on white, which avatars are shown on and the original's composites have behind them; the others on a random colour
 SMALLEST = 48  # pixels a side of a crop
 NEAR, FAR = 0.01, 100.0  # metres
 EPS = 1e-15  # Adam's, as in the original
@@ -228,7 +229,8 @@ class Trainer:
             row: The frame's pose, to be differentiated by; None = as it stands.
         """
         warm, rng = self.warm_up and step < WARM_UP, np.random.default_rng((self.seed, step))
-        background = _on(torch.from_numpy(rng.random(3, np.float32)), self.model.positions.device)
+        plain = np.ones(3, np.float32) if self.scene is None and rng.random() < WHITE else rng.random(3, np.float32)
+        background = _on(torch.from_numpy(plain), self.model.positions.device)
         kept = None if step % self.refresh == 0 else self._nearest
         posed = self.model.posed(*self.poses.parts(self.poses.rows.values[frame] if row is None else row), nearest=kept)
         self._nearest = posed.nearest
