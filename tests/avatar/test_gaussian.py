@@ -94,6 +94,8 @@ def test_the_whole_stage_makes_a_person_on_white(scene):
     # the truth has hard, aliased edges at this size, which caps the figure; a white picture scores 12
     assert psnr(image, truth) > 22 and silhouette_iou(alpha, clip.masks[0] / 255.0) > 0.9
     assert avatar.tensors["lbs_weights"].shape[1] == INFLUENCES and avatar.facts["iterations"] == 60
+    assert len(avatar.tensors["source"]) == len(avatar.tensors["confidence"]) == len(avatar.tensors["means"])
+    assert avatar.facts["confidence"]["photos"] == ["frame"] and 0.15 < avatar.facts["confidence"]["seen"] < 0.6
 
 
 def test_rotations_from_quats_are_rotations():

@@ -112,7 +112,9 @@ def visible_in(body: Body, surface: Surface, rest_joints: torch.Tensor, percepti
     points = to_camera(surface.posed(pose_body(body, rest_joints, state.pose, state.transl).skin[0]), track.viewmats[0])
     rows = np.flatnonzero(mask.any(1))
     size = float(np.ptp(rows) + 1) if len(rows) else 1.0
-    limbs = limbs_in_front(perception.landmarks, perception.visibility, perception.landmarks_world, mask.shape, size)
+    limbs = None
+    if len(perception.landmarks):  # who knows no landmarks knows of no arm in front
+        limbs = limbs_in_front(perception.landmarks, perception.visibility, perception.landmarks_world, mask.shape, size)
     return visible(surface, points, track.Ks[0], mask, limbs=limbs)
 
 
