@@ -21,14 +21,14 @@ def scatter_evenly(
         Face numbers (N,), barycentrics (N, 3), spacing (N,) metres, and reach (N,) metres: to the farthest place that has no nearer point.
     """
     face, bary, spacing = scatter(vertices, faces, count * PROBES, density=density, seed=seed)
-    spacing = spacing * np.sqrt(PROBES)
+    spacing = spacing * np.float32(np.sqrt(PROBES))
     normal = normals_np(vertices, faces)
     corners = faces[face]
     at = np.einsum("nk,nkc->nc", bary, vertices[corners])
     facing = np.einsum("nk,nkc->nc", bary, normal[corners])
     place = np.concatenate([at, TURNED * spacing[:, None] * facing], 1)
     tree = cKDTree(place)
-    chosen = np.arange(len(at))[:: PROBES]
+    chosen = np.arange(len(at))[::PROBES]
     for _ in range(ROUNDS):
         _, owner = cKDTree(place[chosen]).query(place)
         number = np.maximum(np.bincount(owner, minlength=len(chosen)), 1)[:, None]

@@ -23,12 +23,12 @@ from svad_ray.nets.exavatar.mesh import AvatarMesh, avatar_mesh
 from svad_ray.nets.exavatar.model import AvatarModel
 from svad_ray.nets.exavatar.networks import AvatarNetworks
 from svad_ray.nets.lpips import Lpips
-from svad_ray.stages.avatar.bake import LEARNED, regions_of
+from svad_ray.stages.avatar.bake import LEARNED, regions_of, total_offset
 from svad_ray.stages.avatar.colors import View
 from svad_ray.stages.avatar.confidence import Confidence, record, vertex_shares
 from svad_ray.stages.avatar.exavatar_training import Perceptual, Poses, Scene, Trainer, cropped, train_exavatar
 from svad_ray.stages.avatar.face import FacePicture
-from svad_ray.stages.avatar.first import calm, prefit, vertex_colors
+from svad_ray.stages.avatar.first import calm, inset, prefit, vertex_colors
 from svad_ray.stages.avatar.gaussian import clip_views, display_track, photo_view
 from svad_ray.stages.avatar.regularisers import Regularisers
 from svad_ray.stages.base import NO_CHECKPOINT, Checkpoint, silent
@@ -50,6 +50,7 @@ class _Prepared:
     views: list[View]
     tracks: tuple[BodyTrack, ...]
     rest_joints: torch.Tensor
+    inset: np.ndarray | None
 
 
 class ExAvatar:
@@ -66,7 +67,7 @@ class ExAvatar:
         models=("makehuman",),
         memory_gib=4.0,
     )
-    version = 2  # 2: a faster step, the face's texture, no background in the photo's rim, several photos, confidence per region
+    version = 3  # 3: a start from the clip's colours, closed; 2: a faster step, the face's texture, no background in the photo's rim, several photos, confidence per region
 
     def __init__(self, config: AvatarConfig | None = None) -> None:
         self.config = config or AvatarConfig()
@@ -114,7 +115,7 @@ class ExAvatar:
         )
         rate = c.exavatar.rate
         losses = train_exavatar(trainer, iterations=c.iterations, rate=rate, seed=c.seed, progress=progress, checkpoint=checkpoint)
-        made = self._asset(model, track, ready.rest_joints, losses, ready.texture)
+        made = self._asset(ready, track, losses)
         known = self._confidence(model, track, ready.rest_joints, photos)
         return replace(made, tensors=made.tensors | known.tensors, facts=made.facts | {"confidence": known.summary})
 
@@ -151,14 +152,16 @@ class ExAvatar:
         mesh = avatar_mesh(self.body, regions_of(self.body), levels=c.exavatar.levels)
         networks = fresh_networks(track, triplane=c.exavatar.triplane, seed=c.seed)
         face, worn = (None if x is None else torch.tensor(x, dtype=torch.float32) for x in (track.face_offset, track.vertex_offset))
-        model = AvatarModel(mesh.to(self.device), networks, face_offset=face, surface_offset=worn, precision=self.precision)
+        below = None if c.exavatar.official else inset(self.body, track, mesh)
+        offset = total_offset(worn, below)
+        model = AvatarModel(mesh.to(self.device), networks, face_offset=face, surface_offset=offset, precision=self.precision)
         if not c.exavatar.official:
             self._start(model, mesh, track, views)
         started = networks.joint_offset.detach().clone()
         regularisers = Regularisers(mesh, model.canonical().mesh.detach(), started, device=self.device)
         tracks = (track, *(one.track for one in photos if one.track is not None))
         picture, texture = self._face(clip, tracks, model)
-        return _Prepared(model, regularisers, picture, texture, views, tracks, joints)
+        return _Prepared(model, regularisers, picture, texture, views, tracks, joints, below)
 
     def _start(self, model: AvatarModel, mesh: AvatarMesh, track: BodyTrack, views: Sequence[View]) -> None:
         """Instead of the original's random colours and sizes, and its warm-up."""
@@ -169,10 +172,13 @@ class ExAvatar:
         colors = vertex_colors(mesh, self.body, track, [*few, *views[frames:]])
         prefit(model, colors, steps=c.exavatar.prefit, rate=c.exavatar.prefit_rate, seed=c.seed)
 
-    def _asset(self, model: AvatarModel, track: BodyTrack, joints: torch.Tensor, losses: list[float], texture: str) -> Avatar:
+    def _asset(self, ready: _Prepared, track: BodyTrack, losses: list[float]) -> Avatar:
+        model, texture = ready.model, ready.texture
         tensors = {LEARNED + key: value.detach().cpu().numpy().copy() for key, value in model.networks.state_dict().items()}
         if track.vertex_offset is not None:
             tensors["surface_offset"] = np.asarray(track.vertex_offset, np.float32)
+        if ready.inset is not None:
+            tensors["inset"] = ready.inset
         tail = losses[-max(1, len(losses) // 10) :]
         facts = {
             "gaussians": len(model.mesh),
@@ -186,7 +192,7 @@ class ExAvatar:
             "loss_first": losses[0],
             "loss_last": float(np.mean(tail)),
         }
-        return Avatar("exavatar", tensors, display_track(track, joints), facts)
+        return Avatar("exavatar", tensors, display_track(track, ready.rest_joints), facts)
 
 
 def check_track(track: BodyTrack, body: Body) -> None:

@@ -13,17 +13,25 @@ from torch import nn
 
 from svad_ray.body.model import Body
 from svad_ray.fitting.clothed import Surface, parts_of
-from svad_ray.geometry.mesh import normals_np
+from svad_ray.geometry.mesh import adjacency, normals_np
 from svad_ray.nets.exavatar.mesh import AvatarMesh
 from svad_ray.nets.exavatar.model import AvatarModel
 from svad_ray.stages.avatar.colors import SurfacePoints, View, colors_from_views
 from svad_ray.subject import BodyTrack
 
 ROWS = 8192  # vertices of a step
-COVER = 0.9  # first sigma over a vertex's reach: three neighbours leave less than a tenth of the light between them
+COVER = 0.8  # first sigma over a vertex's reach: three neighbours leave a sixth of the light between them, those around them less
 INSET = 1.0  # sigmas below the surface: a round Gaussian that is opaque in its middle looks larger by about that
-SIZES, PLACES = 0.01, 100.0  # weights of squared log sizes and squared metres beside squared colours
-STILL = {"mean_offset_net": 1e-3, "mean_offset_offset_net": 1e-3, "scale_offset_net": 0.05, "rgb_offset_net": 0.05}  # of the last layers' first weights
+EVEN = 4  # rounds of averaging over neighbours
+DEEPEST = 0.006  # metres
+SIZES = 0.01  # weight of squared log sizes beside squared colours
+WAVES = (4, 8, 16, 32)  # texels a side of the noise that a quarter of a triplane's channels each start with
+STILL = {
+    "mean_offset_net": 1e-3,
+    "mean_offset_offset_net": 1e-3,
+    "scale_offset_net": 1e-3,
+    "rgb_offset_net": 0.02,
+}  # of the last layers' first weights
 
 
 def vertex_colors(mesh: AvatarMesh, body: Body, track: BodyTrack, views: Sequence[View]) -> np.ndarray:
@@ -36,7 +44,8 @@ def vertex_colors(mesh: AvatarMesh, body: Body, track: BodyTrack, views: Sequenc
         face[surface.faces[:, k]], corner[surface.faces[:, k]] = np.arange(len(surface.faces)), k
     bary[np.arange(count), corner] = 1
     normal = normals_np(surface.rest, surface.faces).astype(np.float32)
-    points = SurfacePoints(face, bary, surface.rest, normal, np.zeros(count, np.float32), surface.lbs_weights.numpy())
+    reach = reaches(surface.rest, surface.faces).astype(np.float32)
+    points = SurfacePoints(face, bary, surface.rest, normal, reach, surface.lbs_weights.numpy(), reach)
     return colors_from_views(surface, points, views)
 
 
@@ -48,30 +57,52 @@ def _surface(mesh: AvatarMesh, body: Body, track: BodyTrack) -> Surface:
     return Surface(mesh.up(rest).numpy(), mesh.faces, weights, mesh.up(body.v_template).numpy(), parts_of(weights.numpy()), {})
 
 
-def reaches(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
-    """(N,) metres from a vertex to the farthest middle of a triangle around it (the median where there is none)."""
+def reaches(vertices: np.ndarray, faces: np.ndarray, *, rounds: int = EVEN) -> np.ndarray:
+    """(N,) metres from a vertex to the farthest middle of a triangle around it, averaged ``rounds`` times with the neighbours'.
+
+    The model wants neighbours of like size; a vertex without a triangle has the others' median.
+    """
     middle = vertices[faces].mean(1)
     out = np.zeros(len(vertices))
     for k in range(3):
         np.maximum.at(out, faces[:, k], np.linalg.norm(vertices[faces[:, k]] - middle, axis=1))
     out[out == 0] = np.median(out[out > 0])
+    around = adjacency(faces, len(vertices))
+    degree = np.asarray(around.sum(1)).ravel()
+    for _ in range(rounds):
+        out = (out + around @ out) / (1 + degree)
+    return out
+
+
+def inset(body: Body, track: BodyTrack, mesh: AvatarMesh) -> np.ndarray:
+    """(V, 3) metres by which vertices lie below the surface, so that the round Gaussians' outsides, not their middles, lie on it."""
+    surface = _surface(mesh, body, track)
+    width = np.minimum(INSET * COVER * reaches(surface.rest, mesh.faces), DEEPEST)
+    down = -width[:, None] * normals_np(surface.rest, surface.faces)
+    out = np.zeros((len(body.v_template), 3), np.float32)
+    low = mesh.low.numpy()
+    out[low] = down[: len(low)]
     return out
 
 
 @torch.no_grad()
 def calm(model: AvatarModel, *, seed: int) -> None:
-    """Let the heads that move, grow or tint Gaussians start at nearly nothing, and the triplanes at something that tells vertices apart."""
+    """Let the heads that move, grow or tint Gaussians start at nearly nothing, and the triplanes at something smooth that tells places apart."""
     networks = model.networks
     for name, share in STILL.items():
-        last = getattr(networks, name)[-1]
+        last = _last(getattr(networks, name))
         last.weight.mul_(share)
         last.bias.zero_()
+    generator = torch.Generator().manual_seed(seed)
     for planes in (networks.triplane, networks.triplane_face):
-        planes.add_((0.1 * torch.randn(planes.shape, generator=torch.Generator().manual_seed(seed))).to(planes.device))
+        count, channels, side, _ = planes.shape
+        coarse = [torch.randn(count, channels // len(WAVES), min(n, side), min(n, side), generator=generator) for n in WAVES]
+        fine = [torch.nn.functional.interpolate(x, size=(side, side), mode="bicubic", align_corners=False) for x in coarse]
+        planes.add_((0.1 * torch.cat(fine, 1)).to(planes.device))
 
 
 def prefit(model: AvatarModel, colors: np.ndarray, *, steps: int, rate: float, seed: int) -> float:
-    """Fit triplanes and the colour, size and place heads to the vertices' colours (N, 3) and reaches; returns the last colours' root mean square error.
+    """Fit triplanes and the colour and size heads to the vertices' colours (N, 3) and reaches; returns the last colours' root mean square error.
 
     Every step looks at other vertices, ``ROWS`` at most, by Adam whose rate falls to nothing along a half cosine.
     """
@@ -80,14 +111,17 @@ def prefit(model: AvatarModel, colors: np.ndarray, *, steps: int, rate: float, s
     mesh = model.canonical().mesh.detach()
     reach = reaches(mesh.cpu().numpy(), model.mesh.faces)
     sizes = torch.from_numpy(np.log(COVER * reach)).float().to(device)[:, None]
-    places = -INSET * sizes.exp() * model.normals(mesh)
     with torch.no_grad():
         _last(networks.scale_net).bias.fill_(float(sizes.mean()))
         _last(networks.rgb_net).bias.copy_(torch.atanh(2 * true.mean(0).clamp(0.02, 0.98) - 1))
     order = np.random.default_rng(seed).permutation(len(true))
     parts = np.array_split(order, -(-len(true) // ROWS))
     looks = [model.looks(part) for part in parts]
-    trained = [networks.triplane, networks.triplane_face, *(p for net in (networks.rgb_net, networks.geo_net, networks.scale_net, networks.mean_offset_net) for p in net.parameters())]
+    trained = [
+        networks.triplane,
+        networks.triplane_face,
+        *(p for net in (networks.rgb_net, networks.geo_net, networks.scale_net) for p in net.parameters()),
+    ]
     adam = torch.optim.Adam(trained, lr=rate, fused=True)
     error = torch.zeros(len(parts), device=device)
     for step in range(steps):
@@ -98,7 +132,6 @@ def prefit(model: AvatarModel, colors: np.ndarray, *, steps: int, rate: float, s
         rgb = model.through(networks.rgb_net, features, precision=model.precision).float()
         geometry = model.through(networks.geo_net, features, precision=model.precision).float()
         shape = SIZES * (networks.scale_net(geometry) - sizes[rows]).pow(2).mean()
-        shape = shape + PLACES * (networks.mean_offset_net(geometry) - places[rows]).pow(2).mean()
         away = ((torch.tanh(rgb) + 1) / 2 - true[rows]).pow(2).mean()
         adam.zero_grad()
         (away + shape).backward()
