@@ -67,7 +67,7 @@ class ExAvatar:
         models=("makehuman",),
         memory_gib=4.0,
     )
-    version = 3  # 3: a start from the clip's colours, closed; 2: a faster step, the face's texture, no background in the photo's rim, several photos, confidence per region
+    version = 3  # 2: a faster step, the face's texture, no background in the rim, several photos; 3: starts closed and in the clip's colours
 
     def __init__(self, config: AvatarConfig | None = None) -> None:
         self.config = config or AvatarConfig()

@@ -188,7 +188,7 @@ class GaussianAvatar:
         models=("makehuman",),
         memory_gib=2.0,
     )
-    version = 4  # 4: no cracks between the Gaussians of a face seen from near; 2: surface_offset is kept; 3: loose clothes, no background in the photo's rim, several photos, confidence per region
+    version = 4  # 2: surface_offset is kept; 3: loose clothes, clean rim, several photos, confidence; 4: no cracks in a face seen from near
 
     def __init__(self, config: AvatarConfig | None = None) -> None:
         self.config = config or AvatarConfig()
