@@ -53,7 +53,7 @@ def started(given):
     model = AvatarModel(mesh, fresh_networks(track, triplane=32, seed=0), surface_offset=below)
     calm(model, seed=0)
     colors = vertex_colors(mesh, body, track, views)
-    return model, colors, prefit(model, colors, steps=40, rate=0.01, seed=0)
+    return model, colors, prefit(model, colors, steps=60, rate=0.01, seed=0)
 
 
 @torch.no_grad()
