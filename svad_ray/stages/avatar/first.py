@@ -20,7 +20,7 @@ from svad_ray.stages.avatar.colors import SurfacePoints, View, colors_from_views
 from svad_ray.subject import BodyTrack
 
 ROWS = 8192  # vertices of a step
-COVER = 1.0  # first sigma over a vertex's reach: three neighbours leave a sixteenth of the light between them, training makes them smaller
+COVER = 0.8  # first sigma over a vertex's reach: three neighbours leave a sixth of the light between them, those around them less
 INSET = 1.0  # sigmas below the surface: a round Gaussian that is opaque in its middle looks larger by about that
 EVEN = 4  # rounds of averaging over neighbours
 DEEPEST = 0.006  # metres
