@@ -96,7 +96,7 @@ def test_a_short_training_gives_a_picture(given, started):
     before = quality()
     train_exavatar(trainer, iterations=8, rate=0.001, seed=0)
     after = quality()
-    assert before > 19 and after > before + 0.2, f"{before:.2f} dB, then {after:.2f}; a white picture scores 12"
+    assert before > 18 and after > max(19.0, before + 0.2), f"{before:.2f} dB, then {after:.2f}; a white picture scores 12"
 
 
 def test_a_vertex_reaches_to_the_middle_of_its_largest_triangle():
