@@ -222,7 +222,9 @@ class ExAvatarConfig(BaseModel):
     Attributes:
         levels: Midpoint subdivisions of the body; the original has 2.
         triplane: Side of the triplanes; the original has 128.
-        rate: Learning rate of the networks; the original has 0.001, for forty times as many steps.
+        rate: Learning rate of the networks; 0.001 as the original; more forgets the start.
+        prefit, prefit_rate: Steps and first learning rate of the start: colours and sizes fitted to what the clip shows of the vertices, without a
+            render. Not with ``official``.
         lpips: Use the perceptual terms.
         lpips_window: Pixels a side of the window of the person that they look at on a CPU, elsewhere every step; 0 = the whole person, as on a GPU
             and as the original does, which costs more than all the rest together.
@@ -234,7 +236,9 @@ class ExAvatarConfig(BaseModel):
     model_config = _FROZEN
     levels: int = Field(default=1, ge=0, le=3)
     triplane: int = Field(default=128, ge=4)
-    rate: float = Field(default=0.004, gt=0)
+    rate: float = Field(default=0.001, gt=0)
+    prefit: int = Field(default=200, ge=0)
+    prefit_rate: float = Field(default=0.01, gt=0)
     lpips: bool = False
     lpips_window: int = Field(default=96, ge=0)
     face_texture: Literal["fit", "clip", "off"] = "fit"

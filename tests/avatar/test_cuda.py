@@ -15,8 +15,9 @@ from svad_ray.nets.exavatar.snapshot import load_learned, save_learned
 from svad_ray.splat import rasterization
 from svad_ray.stages.animate.embedded import spread
 from svad_ray.stages.avatar.bake import regions_of
-from svad_ray.stages.avatar.exavatar import fresh_networks, settle
+from svad_ray.stages.avatar.exavatar import fresh_networks
 from svad_ray.stages.avatar.exavatar_training import Poses, Trainer, cropped, train_exavatar
+from svad_ray.stages.avatar.first import calm, prefit, vertex_colors
 from svad_ray.stages.avatar.gaussian import GaussianModel, clip_views, surface_points, train
 from svad_ray.stages.avatar.regularisers import Regularisers
 from svad_ray.stages.avatar.ssim import dissimilarity, ssim_map
@@ -50,7 +51,8 @@ def trainer(given, device: str, *, precision: torch.dtype | None = None) -> Trai
     mesh = avatar_mesh(body, regions_of(body), levels=1)
     networks = fresh_networks(track, triplane=32, seed=0)
     model = AvatarModel(mesh.to(device), networks, precision=precision)
-    settle(model)
+    calm(model, seed=0)
+    prefit(model, vertex_colors(mesh, body, track, views), steps=10, rate=0.01, seed=0)
     regularisers = Regularisers(mesh, model.canonical().mesh.detach(), networks.joint_offset.detach().clone(), device=device)
     cut = [view.to(device) for view in cropped(views, alike=True)]
     return Trainer(model, regularisers, Poses((track,), 10, device=device), cut, gentle=True, refresh=4)

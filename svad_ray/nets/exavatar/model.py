@@ -171,11 +171,18 @@ class AvatarModel:
     def _posed_joints(self, rest: torch.Tensor, pose: torch.Tensor) -> torch.Tensor:
         return forward_kinematics(rotation_matrices(self._with_mean(pose))[None], rest[None], self.mesh.body.parents)[1][0]
 
-    def features(self) -> torch.Tensor:
-        """(N, 96) what the triplanes hold where the vertices are."""
+    def features(self, looks: tuple[SparseMap, SparseMap] | None = None) -> torch.Tensor:
+        """(N, 96) what the triplanes hold where the vertices are; of fewer vertices with their ``looks``."""
         n = self.networks
-        found = [look(planes.permute(0, 2, 3, 1).reshape(-1, CHANNELS)) for look, planes in zip(self._look_up, (n.triplane, n.triplane_face))]
-        return (found[0] + found[1]).view(len(self.mesh), PLANES * CHANNELS)
+        both = zip(looks or self._look_up, (n.triplane, n.triplane_face))
+        found = [look(planes.permute(0, 2, 3, 1).reshape(-1, CHANNELS)) for look, planes in both]
+        return (found[0] + found[1]).view(-1, PLANES * CHANNELS)
+
+    def looks(self, rows: np.ndarray) -> tuple[SparseMap, SparseMap]:
+        """Look-ups of some vertices (M,) in both triplanes."""
+        chosen = (rows[:, None] * PLANES + np.arange(PLANES)).ravel()
+        body, face = (SparseMap(look.matrix[chosen]) for look in self._look_up)
+        return body, face
 
     def static(self) -> Static:
         """The pose-independent heads; the features are looked up once for all of them."""

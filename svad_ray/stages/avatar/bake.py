@@ -3,6 +3,8 @@ same sums every frame)."""
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 
@@ -53,10 +55,16 @@ def avatar_model(avatar: Avatar, *, body: Body | None = None) -> AvatarModel:
     body = body_of(avatar, body)
     learned = {key.removeprefix(LEARNED): torch.from_numpy(np.array(v)) for key, v in avatar.tensors.items() if key.startswith(LEARNED)}
     networks = networks_from(learned, name="the avatar").requires_grad_(False)
-    worn = avatar.tensors.get("surface_offset")
+    offset = total_offset(avatar.tensors.get("surface_offset"), avatar.tensors.get("inset"))
     mesh = avatar_mesh(body, regions_of(body), levels=int(avatar.facts["levels"]))
-    surface, face = (None if offset is None else torch.tensor(offset, dtype=torch.float32) for offset in (worn, avatar.track.face_offset))
-    return AvatarModel(mesh, networks, face_offset=face, surface_offset=surface)
+    face = None if avatar.track.face_offset is None else torch.tensor(avatar.track.face_offset, dtype=torch.float32)
+    return AvatarModel(mesh, networks, face_offset=face, surface_offset=offset)
+
+
+def total_offset(worn: Any, inset: Any) -> torch.Tensor | None:
+    """(V, 3) metres: clothing and hair less the depth at which Gaussians lie below the surface; None where there is neither."""
+    parts = [torch.as_tensor(np.asarray(x, np.float32)) for x in (worn, inset) if x is not None]
+    return sum(parts[1:], parts[0]) if parts else None
 
 
 def baked(avatar: Avatar, *, body: Body | None = None) -> Avatar:

@@ -40,7 +40,12 @@ class View:
 
 @dataclass(frozen=True)
 class SurfacePoints:
-    """Points on a surface: face (N,), barycentrics (N, 3), rest position (N, 3), normal (N, 3), spacing (N,), skinning weights (N, 55)."""
+    """Points on a surface.
+
+    Attributes:
+        face: (N,). bary: (N, 3). rest: (N, 3) metres. normal: (N, 3). lbs_weights: (N, 55).
+        spacing: (N,) metres, side of the square that each stands for. reach: (N,) metres to the farthest place that has no nearer point.
+    """
 
     face: np.ndarray
     bary: np.ndarray
@@ -48,6 +53,7 @@ class SurfacePoints:
     normal: np.ndarray
     spacing: np.ndarray
     lbs_weights: np.ndarray
+    reach: np.ndarray
 
 
 def colors_from_views(surface: Surface, points: SurfacePoints, views: Sequence[View]) -> np.ndarray:

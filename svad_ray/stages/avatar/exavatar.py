@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 from scipy.spatial import cKDTree
-from torch import nn
 
 from svad_ray.backends import Backend
 from svad_ray.body import load_body
@@ -18,24 +17,23 @@ from svad_ray.config import AvatarConfig
 from svad_ray.errors import InputError
 from svad_ray.fitting.clothed import clothed_surface
 from svad_ray.fitting.textured_face import clip_face, face_seen
-from svad_ray.geometry.mesh import face_areas, mean_edge
+from svad_ray.geometry.mesh import face_areas
 from svad_ray.nets.device import training_device
-from svad_ray.nets.exavatar.mesh import avatar_mesh
+from svad_ray.nets.exavatar.mesh import AvatarMesh, avatar_mesh
 from svad_ray.nets.exavatar.model import AvatarModel
 from svad_ray.nets.exavatar.networks import AvatarNetworks
 from svad_ray.nets.lpips import Lpips
-from svad_ray.stages.avatar.bake import LEARNED, regions_of
+from svad_ray.stages.avatar.bake import LEARNED, regions_of, total_offset
 from svad_ray.stages.avatar.colors import View
 from svad_ray.stages.avatar.confidence import Confidence, record, vertex_shares
 from svad_ray.stages.avatar.exavatar_training import Perceptual, Poses, Scene, Trainer, cropped, train_exavatar
 from svad_ray.stages.avatar.face import FacePicture
+from svad_ray.stages.avatar.first import calm, inset, prefit, vertex_colors
 from svad_ray.stages.avatar.gaussian import clip_views, display_track, photo_view
 from svad_ray.stages.avatar.regularisers import Regularisers
 from svad_ray.stages.base import NO_CHECKPOINT, Checkpoint, silent
 from svad_ray.subject import Avatar, BodyTrack, Clip, Further, Perception, Photo
 
-COVER = 0.6  # first sigma over the mesh's edge length: neighbours overlap
-SKIN = (0.65, 0.55, 0.5)  # first colour, until the views have taught a better one
 EXPRESSIONS = 50
 FACE_VISITS = 16  # of a frame on a GPU for which the face's triangles in its picture are taken as found
 REFRESH = 10  # steps from one search for nearest vertices to the next: in between Gaussians move by a fraction of a vertex
@@ -52,6 +50,7 @@ class _Prepared:
     views: list[View]
     tracks: tuple[BodyTrack, ...]
     rest_joints: torch.Tensor
+    inset: np.ndarray | None
 
 
 class ExAvatar:
@@ -68,7 +67,7 @@ class ExAvatar:
         models=("makehuman",),
         memory_gib=4.0,
     )
-    version = 2  # 2: a faster step, the face's texture, no background in the photo's rim, several photos, confidence per region
+    version = 3  # 2: a faster step, the face's texture, no background in the rim, several photos; 3: starts closed and in the clip's colours
 
     def __init__(self, config: AvatarConfig | None = None) -> None:
         self.config = config or AvatarConfig()
@@ -116,7 +115,7 @@ class ExAvatar:
         )
         rate = c.exavatar.rate
         losses = train_exavatar(trainer, iterations=c.iterations, rate=rate, seed=c.seed, progress=progress, checkpoint=checkpoint)
-        made = self._asset(model, track, ready.rest_joints, losses, ready.texture)
+        made = self._asset(ready, track, losses)
         known = self._confidence(model, track, ready.rest_joints, photos)
         return replace(made, tensors=made.tensors | known.tensors, facts=made.facts | {"confidence": known.summary})
 
@@ -153,19 +152,33 @@ class ExAvatar:
         mesh = avatar_mesh(self.body, regions_of(self.body), levels=c.exavatar.levels)
         networks = fresh_networks(track, triplane=c.exavatar.triplane, seed=c.seed)
         face, worn = (None if x is None else torch.tensor(x, dtype=torch.float32) for x in (track.face_offset, track.vertex_offset))
-        model = AvatarModel(mesh.to(self.device), networks, face_offset=face, surface_offset=worn, precision=self.precision)
+        below = None if c.exavatar.official else inset(self.body, track, mesh)
+        offset = total_offset(worn, below)
+        model = AvatarModel(mesh.to(self.device), networks, face_offset=face, surface_offset=offset, precision=self.precision)
         if not c.exavatar.official:
-            settle(model)
+            self._start(model, mesh, track, views)
         started = networks.joint_offset.detach().clone()
         regularisers = Regularisers(mesh, model.canonical().mesh.detach(), started, device=self.device)
         tracks = (track, *(one.track for one in photos if one.track is not None))
         picture, texture = self._face(clip, tracks, model)
-        return _Prepared(model, regularisers, picture, texture, views, tracks, joints)
+        return _Prepared(model, regularisers, picture, texture, views, tracks, joints, below)
 
-    def _asset(self, model: AvatarModel, track: BodyTrack, joints: torch.Tensor, losses: list[float], texture: str) -> Avatar:
+    def _start(self, model: AvatarModel, mesh: AvatarMesh, track: BodyTrack, views: Sequence[View]) -> None:
+        """Instead of the original's random colours and sizes, and its warm-up."""
+        c = self.config
+        calm(model, seed=c.seed)
+        frames = len(track)
+        few = [views[i] for i in np.linspace(0, frames - 1, min(c.color_views, frames)).astype(int)]
+        colors = vertex_colors(mesh, self.body, track, [*few, *views[frames:]])
+        prefit(model, colors, steps=c.exavatar.prefit, rate=c.exavatar.prefit_rate, seed=c.seed)
+
+    def _asset(self, ready: _Prepared, track: BodyTrack, losses: list[float]) -> Avatar:
+        model, texture = ready.model, ready.texture
         tensors = {LEARNED + key: value.detach().cpu().numpy().copy() for key, value in model.networks.state_dict().items()}
         if track.vertex_offset is not None:
             tensors["surface_offset"] = np.asarray(track.vertex_offset, np.float32)
+        if ready.inset is not None:
+            tensors["inset"] = ready.inset
         tail = losses[-max(1, len(losses) // 10) :]
         facts = {
             "gaussians": len(model.mesh),
@@ -179,7 +192,7 @@ class ExAvatar:
             "loss_first": losses[0],
             "loss_last": float(np.mean(tail)),
         }
-        return Avatar("exavatar", tensors, display_track(track, joints), facts)
+        return Avatar("exavatar", tensors, display_track(track, ready.rest_joints), facts)
 
 
 def check_track(track: BodyTrack, body: Body) -> None:
@@ -201,22 +214,3 @@ def fresh_networks(track: BodyTrack, *, triplane: int, seed: int) -> AvatarNetwo
         if track.joint_offset is not None:
             networks.joint_offset.copy_(torch.tensor(track.joint_offset))
     return networks
-
-
-@torch.no_grad()
-def settle(model: AvatarModel) -> None:
-    """Start from Gaussians that cover the mesh, in skin's colour, instead of from random ones (ours: saves the original's warm-up)."""
-    networks = model.networks
-    edge = np.median(mean_edge(model.canonical().mesh.cpu().numpy(), model.mesh.faces))
-    first = {networks.scale_net[-1]: np.log(COVER * edge), networks.scale_offset_net[-1]: 0.0}
-    first |= {networks.mean_offset_net[-1]: 0.0, networks.mean_offset_offset_net[-1]: 0.0, networks.rgb_offset_net[-1]: 0.0}
-    for layer, value in first.items():
-        if isinstance(layer, nn.Linear):
-            layer.weight.mul_(0.1)
-            layer.bias.fill_(float(value))
-    if isinstance(networks.rgb_net[-1], nn.Linear):
-        networks.rgb_net[-1].bias.copy_(torch.atanh(2 * torch.tensor(SKIN) - 1).to(networks.triplane.device))
-    networks.mean_offset_net[-1].weight.mul_(0.1)  # type: ignore[operator,union-attr]
-    networks.mean_offset_offset_net[-1].weight.mul_(0.1)  # type: ignore[operator,union-attr]
-    for planes in (networks.triplane, networks.triplane_face):
-        planes.add_((0.1 * torch.randn(planes.shape, generator=torch.Generator().manual_seed(0))).to(planes.device))

@@ -8,6 +8,7 @@ from dataclasses import replace
 import cv2
 import numpy as np
 import torch
+from scipy.spatial import cKDTree
 
 from svad_ray.backends import Backend
 from svad_ray.body import load_body
@@ -19,23 +20,31 @@ from svad_ray.conventions import to_float
 from svad_ray.fitting.clothed import Surface, clothed_surface
 from svad_ray.fitting.silhouette import without_strays
 from svad_ray.fitting.state import pose_body, relaxed_pose, state_of
-from svad_ray.geometry.mesh import normals_np, scatter, subdivide
+from svad_ray.geometry.evenly import scatter_evenly
+from svad_ray.geometry.mesh import normals_np, subdivide
 from svad_ray.geometry.raster import rasterize_mesh, to_camera
 from svad_ray.geometry.rotations import frames_from_normals, orthonormal, quats_from_matrices
 from svad_ray.nets.device import training_device
+from svad_ray.nets.exavatar.mesh import SparseMap
 from svad_ray.splat import rasterization
 from svad_ray.stages.animate.projection import extend_person
 from svad_ray.stages.avatar import confidence
 from svad_ray.stages.avatar.asset import INFLUENCES
 from svad_ray.stages.avatar.colors import SurfacePoints, View, colors_from_views
+from svad_ray.stages.avatar.regularisers import laplacian_map
 from svad_ray.stages.avatar.training import Run, optimise
 from svad_ray.stages.base import NO_CHECKPOINT, Checkpoint, silent
 from svad_ray.subject import Avatar, BodyTrack, Clip, Further, Perception, Photo
 
 FLATNESS = 0.25  # thickness of a disk over its width
-COVER = 0.62  # sigma over spacing: neighbours overlap without holes
-OPACITY = 0.95
-OFFSET_UNIT = 0.01  # metres per unit of the offset parameter
+COVER = 0.62  # sigma over spacing: neighbours overlap
+WIDTHS = (0.0008, 0.0125)  # metres, least and greatest first sigma
+CLOSED = 1.3  # sigma over the way to the farthest place that has no nearer Gaussian
+OPACITY = 0.99
+OFFSET_UNIT = 0.01  # metres per unit of the offset parameter along the normal
+SLIDE = 0.1  # of that along the surface: sliding neighbours part and leave cracks between them
+NEIGHBOURS = 6  # of a Gaussian, with which it moves
+EVENNESS = 0.1  # weight of squared differences of a Gaussian's offset and stretch from its neighbours' mean
 EXPRESSIONS = 10
 STRAY_FROM_CLOTHES = 0.03  # of the person's height, beyond which a piece of the photo's mask belongs to somebody else
 
@@ -45,14 +54,14 @@ def surface_points(surface: Surface, count: int, *, head_density: float, seed: i
     dense = np.ones(len(surface.faces))
     dense[(surface.part == 0)[surface.faces].mean(1) > 0.5] = head_density
     dense[np.isin(surface.part, (6, 7))[surface.faces].mean(1) > 0.5] = max(1.0, head_density / 2)
-    face, bary, spacing = scatter(surface.rest, surface.faces, count, density=dense, seed=seed)
+    face, bary, spacing, reach = scatter_evenly(surface.rest, surface.faces, count, density=dense, seed=seed)
 
     def at(values: np.ndarray) -> np.ndarray:
         return np.einsum("nk,nkc->nc", bary, values[surface.faces[face]]).astype(np.float32)
 
     normal = at(normals_np(surface.rest, surface.faces))
     normal /= np.linalg.norm(normal, axis=1, keepdims=True) + 1e-9
-    return SurfacePoints(face, bary, at(surface.rest), normal, spacing, at(surface.lbs_weights.numpy()))
+    return SurfacePoints(face, bary, at(surface.rest), normal, spacing, at(surface.lbs_weights.numpy()), reach)
 
 
 class GaussianModel:
@@ -64,15 +73,18 @@ class GaussianModel:
     def __init__(self, points: SurfacePoints, colors: np.ndarray, *, stiff: np.ndarray) -> None:
         self.rest, self.weights = torch.from_numpy(points.rest), _strongest(torch.from_numpy(points.lbs_weights))
         self.frames = frames_from_normals(torch.from_numpy(points.normal))
-        self.log_scale = torch.log(torch.from_numpy(np.clip(points.spacing, 0.0012, 0.02)) * COVER)[:, None]
+        width = np.maximum(points.spacing * COVER, points.reach * CLOSED)
+        self.log_scale = torch.log(torch.from_numpy(np.clip(width, *WIDTHS)))[:, None]
         self.opacities, self.stiff = torch.full((len(colors),), OPACITY), torch.from_numpy(stiff.astype(np.float32))[:, None]
         self.offset = torch.zeros_like(self.rest).requires_grad_(True)
         self.stretch = torch.zeros_like(self.rest).requires_grad_(True)
         self.logit_color = torch.logit(torch.from_numpy(colors).clamp(0.01, 0.99)).requires_grad_(True)
+        self._uneven = _unevenness(points)
+        self._slide = torch.tensor([SLIDE, SLIDE, 1.0])
         self._flat, self._white = torch.tensor([1.0, 1.0, FLATNESS]), torch.ones(3)
 
     def to(self, device: torch.device | str) -> GaussianModel:
-        """Move to a device, before training or after it."""
+        """Move to a device, before training or after it; neighbours follow by themselves."""
         for name, value in vars(self).items():
             if isinstance(value, torch.Tensor):
                 setattr(self, name, value.detach().to(device).requires_grad_(value.requires_grad))
@@ -82,6 +94,10 @@ class GaussianModel:
         """Offset, stretch and colour, in the order of the learning rates."""
         return [self.offset, self.stretch, self.logit_color]
 
+    def local(self) -> torch.Tensor:
+        """(N, 3) metres, centres in the rest pose."""
+        return self.rest + (self.frames @ (self.offset * self._slide)[..., None])[..., 0] * OFFSET_UNIT
+
     def scales(self) -> torch.Tensor:
         """(N, 3) metres."""
         return (self.log_scale + self.stretch).exp() * self._flat
@@ -89,7 +105,7 @@ class GaussianModel:
     def render(self, view: View, background: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Image (H, W, 3) and alpha (H, W) of one view on a plain background (3,)."""
         blended = (self.weights @ view.skin.reshape(len(view.skin), 12)).reshape(-1, 3, 4)
-        local = self.rest + self.offset * OFFSET_UNIT
+        local = self.local()
         means = (blended[..., :3] @ local[..., None])[..., 0] + blended[..., 3]
         quats = quats_from_matrices(orthonormal(blended[..., :3] @ self.frames))
         height, width = view.alpha.shape
@@ -109,10 +125,19 @@ class GaussianModel:
         return image[0], alpha[0, ..., 0]
 
     def loss(self, view: View) -> torch.Tensor:
-        """L1 x 10 on white, squared alpha error x 2, small L2 on offsets (hands and face stiffer) and stretches."""
+        """L1 x 10 on white, squared alpha error x 2, small L2 on offsets (hands stiffer), stretches, and what they differ by from neighbours."""
         image, alpha = self.render(view, self._white)
         picture = 10 * (image - view.image).abs().mean() + 2 * (alpha - view.alpha).pow(2).mean()
-        return view.weight * picture + 0.01 * (self.stiff * self.offset.pow(2)).mean() + 0.02 * self.stretch.pow(2).mean()
+        uneven = self._uneven(torch.cat([self.offset, self.stretch], 1)).pow(2).mean()
+        return view.weight * picture + EVENNESS * uneven + 0.01 * (self.stiff * self.offset.pow(2)).mean() + 0.02 * self.stretch.pow(2).mean()
+
+
+def _unevenness(points: SurfacePoints) -> SparseMap:
+    """What a value of a Gaussian differs by from the mean of its neighbours', (N, N)."""
+    place = np.concatenate([points.rest, 0.5 * points.spacing[:, None] * points.normal], 1)
+    _, near = cKDTree(place).query(place, NEIGHBOURS + 1)
+    near = torch.from_numpy(near[:, 1:].astype(np.int64))
+    return laplacian_map(near, torch.full(near.shape, -1.0 / NEIGHBOURS))
 
 
 def _strongest(weights: torch.Tensor) -> torch.Tensor:
@@ -163,7 +188,7 @@ class GaussianAvatar:
         models=("makehuman",),
         memory_gib=2.0,
     )
-    version = 3  # 2: surface_offset is kept; 3: loose clothes, no background in the photo's rim, several photos, confidence per region
+    version = 4  # 2: surface_offset is kept; 3: loose clothes, clean rim, several photos, confidence; 4: no cracks in a face seen from near
 
     def __init__(self, config: AvatarConfig | None = None) -> None:
         self.config = config or AvatarConfig()
@@ -228,7 +253,7 @@ class GaussianAvatar:
             value, index = model.weights.topk(INFLUENCES, dim=1)
             expr_index, expr_dirs = _expression(self.body, surface, points)
             tensors = {
-                "means": (model.rest + model.offset * OFFSET_UNIT).numpy(),
+                "means": model.local().numpy(),
                 "quats": quats_from_matrices(model.frames).numpy(),
                 "scales": model.scales().numpy(),
                 "opacities": model.opacities.numpy(),
