@@ -19,6 +19,7 @@ from svad_ray.ledger import SubjectRequest
 from svad_ray.local import FrameHost, LocalRunner, StepProgress
 from svad_ray.photo import load_photo, together
 from svad_ray.pictures import made_photo
+from svad_ray.provenance.photos import hashes_of
 from svad_ray.stages.base import make
 from svad_ray.stages.picture.draw import Draw
 from svad_ray.store import ArtefactStore, Committed
@@ -164,6 +165,7 @@ def subject_facts(created: pipeline.Created, request: SubjectRequest, run: Local
         "subject_id": request.subject_id,
         "uri": request.uri,
         "photo_sha256": created.photo.sha256,
+        "photos_sha256": hashes_of(created.photo),
         **({"also": list(request.also), "also_sha256": [one.sha256 for one in created.photo.also]} if request.also else {}),
         "keys": run.keys | {"clip": restored.key},
         "stages": {name: {**asdict(record.usage), "backend": record.backend, "blocks": record.blocks} for name, record in run.records.items()},

@@ -114,6 +114,7 @@ def resident(ray_cluster, weights):
     serve.run(serve.deployment(Both).options(ray_actor_options={"num_cpus": 0}).bind(perceive, picture), name=APP, route_prefix=None)
     yield APP
     serve.delete(APP)
+    serve.shutdown()  # others want an HTTP server
 
 
 class Both:
