@@ -23,6 +23,7 @@ from svad_ray.ledger.status import NAME as STATUS
 from svad_ray.provenance.identity import Identity
 from svad_ray.provenance.jws import sign
 from svad_ray.provenance.photos import photo_hashes
+from svad_ray.provenance.seal import RECEIPT
 from svad_ray.store import ArtefactStore, Key
 from svad_ray.store.files import Files
 from svad_ray.store.verify import LEDGER, SUBJECTS, WORK
@@ -64,9 +65,7 @@ class Forgotten:
     def receipt(self, by: Identity, *, at: datetime | None = None) -> bytes:
         """The signed receipt, as a file's content."""
         when = (at or datetime.now(UTC)).isoformat(timespec="seconds")
-        return sign(
-            {"type": "svad-ray deletion", "made_by": f"svad-ray {svad_ray.__version__}", "at": when, "complete": self.complete} | asdict(self), by
-        )
+        return sign({"type": RECEIPT, "made_by": f"svad-ray {svad_ray.__version__}", "at": when, "complete": self.complete} | asdict(self), by)
 
 
 def forget(root: str, subject_id: str, *, datasets: Sequence[str] = (), orphans: bool = False) -> Forgotten:

@@ -23,6 +23,7 @@ from svad_ray.ledger import Ledger, SubjectRequest, folder_name
 from svad_ray.ledger.status import SubjectStatus, read_status, write_status
 from svad_ray.provenance import identity
 from svad_ray.provenance.jws import read as read_signed
+from svad_ray.provenance.jws import sign
 from svad_ray.store import ArtefactStore, Key
 
 pytestmark = pytest.mark.models
@@ -129,6 +130,14 @@ def test_the_command_writes_a_receipt_that_names_nobody(tmp_path):
     assert signed.root == identity(str(tmp_path / "k")).root and signed.payload["complete"] is True
     assert signed.payload["subject_sha256"] == hashlib.sha256(NAME.encode()).hexdigest() and "Ben" not in json.dumps(signed.payload)
     assert CliRunner().invoke(app, ["forget", NAME, "--out", out], input="n\n").exit_code == 1
+    verify = ["provenance", "verify", str(tmp_path / "r.json"), "--signing", str(tmp_path / "k")]
+    assert CliRunner().invoke(app, verify).exit_code == 0
+    says = json.loads(receipt)
+    (tmp_path / "r.json").write_text(json.dumps(says | {"payload": says["payload"][:-4] + "AAAA"}))
+    done = CliRunner().invoke(app, verify)
+    assert done.exit_code == 1 and "the signature is wrong" in done.output
+    (tmp_path / "r.json").write_bytes(sign({"type": "svad-ray provenance", "files": {}}, identity(str(tmp_path / "k"))))
+    assert CliRunner().invoke(app, verify).exit_code == 1, "a record of files that lies alone is no receipt"
 
 
 def test_every_photo_of_a_subject_is_looked_for(tmp_path):

@@ -76,7 +76,8 @@ def mark(
     if found.code is None:
         _out.print("no mark")
     else:
-        whose = f": {asked.get(found.code, 'another avatar')}" if asked else ""
+        nobody = "of none of these photos, or of an avatar that they are not the first photo of" if photos else "another avatar"
+        whose = f": {asked.get(found.code, nobody)}" if asked else ""
         _out.print(escape(f"mark {found.code:08x}{whose}"), soft_wrap=True)
     if found.code is None or (asked and found.code not in asked):
         raise typer.Exit(1)
