@@ -29,9 +29,9 @@ def psnr(a: np.ndarray, b: np.ndarray) -> float:
 def ssim(a: np.ndarray, b: np.ndarray) -> float:
     """Structural similarity, mean over the pixels whose window lies inside the image, and over channels.
 
-    Gaussian window 11 x 11, sigma 1.5, data range 1, population covariance: the convention of torchmetrics (which pads by reflection and
-    then cuts the padded border off again) and of Wang's original, the same as scikit-image's with ``gaussian_weights=True,
-    use_sample_covariance=False``.
+    Gaussian window 11 x 11, sigma 1.5, data range 1, population covariance: Wang's original, scikit-image's with ``gaussian_weights=True,
+    use_sample_covariance=False``, and torchmetrics' map inside its border of five pixels, of which its early versions took the mean, as the
+    published protocols did; torchmetrics 1.9 counts the border too, padded by reflection.
 
     Raises:
         InputError: The images differ in size or are smaller than the window.

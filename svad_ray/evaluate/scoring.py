@@ -18,7 +18,7 @@ DEFAULT = ("psnr", "ssim", "lpips_alex", "iou")
 SMALLER_IS_BETTER = frozenset({"lpips_alex", "lpips_vgg", "identity", "flicker", "joints_mm"})
 LIMITS = {"psnr": float("inf"), "ssim": 1.0, "lpips_alex": 0.0, "lpips_vgg": 0.0, "clip": 1.0, "semantic_cosine": 1.0, "identity": 0.0, "iou": 1.0}
 """What equal pictures give."""
-SSIM_SAYS = "11 x 11 Gaussian, sigma 1.5, range 1, windows inside the picture (torchmetrics)"
+SSIM_SAYS = "11 x 11 Gaussian, sigma 1.5, range 1, windows inside the picture"
 MASK_MODES = ("none", "truth", "own", "union")
 Distance = Callable[[np.ndarray, np.ndarray], float]
 
