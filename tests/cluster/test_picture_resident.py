@@ -17,6 +17,7 @@ from svad_ray.cluster.hosts import PictureHost
 from svad_ray.cluster.serve_config import ServeArgs
 from svad_ray.cluster.serve_preflight import asks
 from svad_ray.cluster.serve_residents import PictureResident
+from svad_ray.errors import WeightsMissing
 from svad_ray.fulfil import fulfil
 from svad_ray.stages.picture.draw import Draw
 from svad_ray.store import ArtefactStore
@@ -152,3 +153,14 @@ def test_avatars_from_prompts_have_the_bytes_of_a_run_by_itself(resident, weight
     assert sum(key.stage == "picture" for key in keys) == len(PROMPTS) and set(map(str, keys)) == set(map(str, other.committed_keys()))
     for key in keys:
         assert other.committed(key).manifest_sha256 == one.committed(key).manifest_sha256, key
+
+
+@pytest.mark.slow
+def test_a_folder_that_a_node_does_not_see_is_found_before_anything_is_deployed(ray_cluster, weights):
+    from svad_ray.cluster.serve_preflight import check_files
+
+    there = arguments(weights, picture={"gpus": 0})
+    check_files(there)
+    (weights / "model_index.json").unlink()
+    with pytest.raises(WeightsMissing, match=r"node .* holds no pipeline of diffusers"):
+        check_files(there)
