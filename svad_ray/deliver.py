@@ -42,6 +42,7 @@ _DELIVERED = {
     "mesh.glb": "mesh",
     "turntable.mp4": "mp4",
     "report.html": "report",
+    USAGE: "usage",
 }
 _CLIP_FILES = {"photo.png": "picture", "clip.png": "picture", "clip.mp4": "mp4", "report.html": "report"}
 REGION_VIEWS, REGION_SIDE = ("front", "right", "back", "left"), 384  # sides that show, as the person turns to their left

@@ -22,12 +22,14 @@ from svad_ray.ledger.requests import folder_name
 from svad_ray.ledger.status import NAME as STATUS
 from svad_ray.provenance.identity import Identity
 from svad_ray.provenance.jws import sign
+from svad_ray.provenance.photos import photo_hashes
+from svad_ray.provenance.seal import RECEIPT
 from svad_ray.store import ArtefactStore, Key
 from svad_ray.store.files import Files
 from svad_ray.store.verify import LEDGER, SUBJECTS, WORK
 
 CREATED = ("avatar", "avatar.ply", "avatar.splat", "avatar.glb", "mesh.glb", "motion.npz", "fit.npz", "exavatar", "svad", "frames", "photo.png",
-           "turntable.mp4", "clip.mp4", "clip.png", "report.html", "truth.png")  # fmt: skip
+           "turntable.mp4", "clip.mp4", "clip.png", "report.html", "truth.png", "avatar.spz", "usage.json")  # fmt: skip
 _DAMAGED = "damaged"  # where ``store.repair`` moves what it finds
 _READ = (".json", ".parquet", ".tar")  # files in which a name may stand; others hold numbers and pixels under names that the scan compares
 _LARGE = 64 << 20
@@ -63,9 +65,7 @@ class Forgotten:
     def receipt(self, by: Identity, *, at: datetime | None = None) -> bytes:
         """The signed receipt, as a file's content."""
         when = (at or datetime.now(UTC)).isoformat(timespec="seconds")
-        return sign(
-            {"type": "svad-ray deletion", "made_by": f"svad-ray {svad_ray.__version__}", "at": when, "complete": self.complete} | asdict(self), by
-        )
+        return sign({"type": RECEIPT, "made_by": f"svad-ray {svad_ray.__version__}", "at": when, "complete": self.complete} | asdict(self), by)
 
 
 def forget(root: str, subject_id: str, *, datasets: Sequence[str] = (), orphans: bool = False) -> Forgotten:
@@ -105,7 +105,8 @@ def _forget_subject(files: Files, root: str, subject_id: str, says: Forgotten, o
         facts = _facts(subjects, key)
         if key.stage == folder:
             theirs |= set(_named(facts.get("keys", {})))
-            says.photos += [sha for sha in (facts.get("photo_sha256", ""),) if sha and sha not in says.photos]
+            named = (facts.get("photo_sha256", ""), *facts.get("also_sha256", ()), *facts.get("photos_sha256", ()))
+            says.photos += [sha for sha in dict.fromkeys(named) if sha and sha not in says.photos]
         else:
             others |= set(_named(facts.get("keys", {})))
     known = {str(key) for key in work.committed_keys()}
@@ -126,7 +127,7 @@ def _forget_created(files: Files, root: str, subject_id: str, says: Forgotten) -
     if subject_id != name:
         raise InputError(f"{root} is the output of one run of create", expected=f"its name, '{name}', as the subject", remedy="check --out")
     if content := files.read("avatar/avatar.json"):
-        says.photos = [sha for sha in (json.loads(content)["facts"].get("provenance", {}).get("photo", {}).get("sha256", ""),) if sha]
+        says.photos = photo_hashes(json.loads(content)["facts"].get("provenance", {}))
     says.artefacts = [str(key) for key in ArtefactStore(f"{root}/{WORK}").committed_keys()]
     _remove(files, [WORK, *CREATED, *(f"{made}.provenance.json" for made in CREATED)], says)
     return True

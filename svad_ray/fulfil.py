@@ -13,13 +13,15 @@ from typing import Any
 import numpy as np
 
 from svad_ray import pipeline
-from svad_ray.config import Settings, StageConfig
+from svad_ray.config import PictureConfig, Settings, StageConfig
 from svad_ray.errors import ConfigError, InputError
 from svad_ray.ledger import SubjectRequest
 from svad_ray.local import FrameHost, LocalRunner, StepProgress
 from svad_ray.photo import load_photo, together
 from svad_ray.pictures import made_photo
+from svad_ray.provenance.photos import hashes_of
 from svad_ray.stages.base import make
+from svad_ray.stages.picture.draw import Draw
 from svad_ray.store import ArtefactStore, Committed
 from svad_ray.subject import Photo
 
@@ -59,12 +61,14 @@ class Kit:
         body_id: Which body the stages use, part of every key.
         files: (what was created, request, exports) -> name -> content of everything the subject takes home.
         load: Reads the photo.
+        draw: (its configuration) -> what draws the photo of a prompt, not set up.
     """
 
     make: Callable[[str, StageConfig], Any] = make
     body_id: Callable[[Settings], str] = body_id
     files: Callable[[pipeline.Created, SubjectRequest, LocalRunner, Iterable[str]], Mapping[str, bytes]] = delivered_files
     load: Callable[[str], Photo] = load_photo
+    draw: Callable[[PictureConfig], Any] = Draw
 
     def stages(self, settings: Settings) -> pipeline.Stages:
         """Every stage, made but not set up."""
@@ -139,7 +143,7 @@ def photo_of(request: SubjectRequest, kit: Kit, run: LocalRunner, stages: pipeli
     if not request.prompt:
         return read_photo(request, kit)
     photo = read_photo(request, kit) if request.uri else None
-    return made_photo(request.prompt, photo, request.settings, run, perceive=stages.perceive)
+    return made_photo(request.prompt, photo, request.settings, run, perceive=stages.perceive, draw=kit.draw)
 
 
 def read_photo(request: SubjectRequest, kit: Kit) -> Photo:
@@ -161,6 +165,7 @@ def subject_facts(created: pipeline.Created, request: SubjectRequest, run: Local
         "subject_id": request.subject_id,
         "uri": request.uri,
         "photo_sha256": created.photo.sha256,
+        "photos_sha256": hashes_of(created.photo),
         **({"also": list(request.also), "also_sha256": [one.sha256 for one in created.photo.also]} if request.also else {}),
         "keys": run.keys | {"clip": restored.key},
         "stages": {name: {**asdict(record.usage), "backend": record.backend, "blocks": record.blocks} for name, record in run.records.items()},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from svad_ray.backends import Backend
@@ -25,23 +26,34 @@ def check_request(prompt: str, config: PictureConfig) -> Backend:
     return Draw.described(config)
 
 
-def made_photo(prompt: str, photo: Photo | None, settings: Settings, run: LocalRunner, *, perceive: PerceiveStage) -> Photo:
+def made_photo(
+    prompt: str,
+    photo: Photo | None,
+    settings: Settings,
+    run: LocalRunner,
+    *,
+    perceive: PerceiveStage,
+    draw: Callable[[PictureConfig], Any] = Draw,
+) -> Photo:
     """A photo of one whole person, drawn from ``prompt``, or ``photo`` edited by it; its ``origin`` tells how.
+
+    Args:
+        draw: Makes what draws; it is set up only where the picture is not kept already.
 
     Raises:
         SvadError: As ``stages.picture.Draw`` and ``stages.picture.person``.
     """
     text, config = checked(prompt), settings.picture
     backend = Draw.described(config)
-    draw = Draw(config)
+    drawing = draw(config)
 
     def call(step: Any) -> Photo:
         perceive.setup()
-        return person(draw, perceive, config, text, photo, bust=settings.perceive.bust, progress=step.progress)
+        return person(drawing, perceive, config, text, photo, bust=settings.perceive.bust, progress=step.progress)
 
     seen_by = [perceive.backend.name, str(perceive.version), str(settings.perceive.bust)]
     inputs = [digest(text), photo.sha256 if photo else "", *seen_by]
-    made = run.whole("picture", draw, call, inputs=inputs).value
+    made = run.whole("picture", drawing, call, inputs=inputs).value
     return Photo(made.name, made.image, made.sha256, made.notes, origin(text, photo, backend, config))
 
 

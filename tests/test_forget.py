@@ -23,6 +23,7 @@ from svad_ray.ledger import Ledger, SubjectRequest, folder_name
 from svad_ray.ledger.status import SubjectStatus, read_status, write_status
 from svad_ray.provenance import identity
 from svad_ray.provenance.jws import read as read_signed
+from svad_ray.provenance.jws import sign
 from svad_ray.store import ArtefactStore, Key
 
 pytestmark = pytest.mark.models
@@ -129,3 +130,46 @@ def test_the_command_writes_a_receipt_that_names_nobody(tmp_path):
     assert signed.root == identity(str(tmp_path / "k")).root and signed.payload["complete"] is True
     assert signed.payload["subject_sha256"] == hashlib.sha256(NAME.encode()).hexdigest() and "Ben" not in json.dumps(signed.payload)
     assert CliRunner().invoke(app, ["forget", NAME, "--out", out], input="n\n").exit_code == 1
+    verify = ["provenance", "verify", str(tmp_path / "r.json"), "--signing", str(tmp_path / "k")]
+    assert CliRunner().invoke(app, verify).exit_code == 0
+    says = json.loads(receipt)
+    (tmp_path / "r.json").write_text(json.dumps(says | {"payload": says["payload"][:-4] + "AAAA"}))
+    done = CliRunner().invoke(app, verify)
+    assert done.exit_code == 1 and "the signature is wrong" in done.output
+    (tmp_path / "r.json").write_bytes(sign({"type": "svad-ray provenance", "files": {}}, identity(str(tmp_path / "k"))))
+    assert CliRunner().invoke(app, verify).exit_code == 1, "a record of files that lies alone is no receipt"
+
+
+def test_every_photo_of_a_subject_is_looked_for(tmp_path):
+    """A bulk subject made of three photos, of which older markers name two apart."""
+    out = str(tmp_path / "out")
+    keys = bulk_run(out)
+    hashes = [hashlib.sha256(name).hexdigest() for name in (b"front", b"back", b"edited")]
+    store = ArtefactStore(f"{out}/subjects")
+    facts = store.committed(keys[NAME]).facts | {"photo_sha256": hashes[0], "also_sha256": [hashes[1]], "photos_sha256": [hashes[0], hashes[2]]}
+    store.put_files(Key(folder_name(NAME), "1" * 64), {"a": b"a"}, facts=facts)
+    (tmp_path / "out/notes.json").write_text(json.dumps({"from": hashes[1]}))
+    (tmp_path / f"out/{hashes[2]}.jpg").write_bytes(b"")
+    says = forget(out, NAME)
+    assert set(hashes) <= set(says.photos) and len(set(says.photos)) == len(says.photos)
+    assert set(says.left) == {"notes.json", f"{hashes[2]}.jpg"} and not says.complete
+
+
+def test_an_output_of_create_goes_whole_and_names_all_its_photos(tmp_path):
+    from svad_ray.commands.export import _NAMES
+    from svad_ray.deliver import _CLIP_FILES, _DELIVERED
+
+    out = tmp_path / "anna"
+    photo = {"sha256": "a" * 64, "origin": {"edited_from": {"sha256": "c" * 64}}}
+    provenance = {"photo": photo, "photos": [{"sha256": "a" * 64}, {"sha256": "b" * 64}]}
+    for name in {*_DELIVERED, *_CLIP_FILES, *_NAMES.values()} - {"avatar"}:
+        (out / name).parent.mkdir(parents=True, exist_ok=True)
+        (out / name).write_bytes(b"theirs")
+        (out / f"{name}.provenance.json").write_bytes(b"theirs")
+    (out / "avatar").mkdir()
+    (out / "avatar/avatar.json").write_text(json.dumps({"facts": {"provenance": provenance}}))
+    ArtefactStore(out / "work").put(Key("perceive", "1" * 64), {"a": 1})
+    (out / "mine.json").write_text("b" * 64)
+    says = forget(str(out), "anna")
+    assert says.photos == ["a" * 64, "b" * 64, "c" * 64] and says.left == ["mine.json"]
+    assert [path.name for path in out.rglob("*") if path.is_file()] == ["mine.json"]

@@ -117,7 +117,7 @@ def _fulfilled(task: Task, request: SubjectRequest, say: Callable[[str], None]) 
         return fulfil(
             request,
             task.book.out(task.avatar_id),
-            kit=resident_kit(find_kit(task.args.kit), calls),
+            kit=resident_kit(find_kit(task.args.kit), calls, draws=task.args.picture is not None),
             frames=ResidentFrames(task.app, calls=calls),
             tell=Teller(task.book, task.avatar_id),
             exports=task.args.service.exports,

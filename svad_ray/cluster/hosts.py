@@ -6,7 +6,7 @@ import json
 from collections import OrderedDict
 from typing import Any
 
-from svad_ray.config import Settings
+from svad_ray.config import PictureConfig, Settings
 from svad_ray.fulfil import Kit
 from svad_ray.local import prepare
 from svad_ray.subject import Clip
@@ -41,3 +41,21 @@ class PoolHost:
     def __call__(self, stage: str, config: dict[str, Any], shard: Clip, context: Any) -> Clip:
         """See ``local.FrameHost``."""
         return self.stage(stage, config)(shard, context)
+
+
+class PictureHost:
+    """One pipeline that draws, held in this process: it is large, so another one takes its place. Seeds, sizes and steps are no other pipeline."""
+
+    def __init__(self, kit: Kit) -> None:
+        self.kit = kit
+        self._held: Any = None
+
+    def __call__(self, config: PictureConfig) -> Any:
+        """What draws with that configuration, set up."""
+        drawing = self._held.for_config(config) if self._held is not None else None
+        if drawing is None:
+            self._held = None  # let go of before the next one is loaded
+            drawing = self.kit.draw(config)
+            drawing.setup()
+        self._held = drawing
+        return drawing

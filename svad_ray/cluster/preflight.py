@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import ray
@@ -81,17 +81,21 @@ def check_models(config: ClusterConfig, backends: Sequence[Backend]) -> None:
         WeightsMissing: Some node cannot.
     """
     names = tuple(dict.fromkeys(name for backend in backends for name in backend.models))
+    if wrong := everywhere(models_here, config.kit, names):
+        raise WeightsMissing(
+            "model files are missing: " + "; ".join(wrong), remedy="run `svad-ray models pull` on every node, or bake it into the image"
+        )
+
+
+def everywhere(look: Callable[..., str], *args: Any) -> list[str]:
+    """What ``look`` finds wrong on the nodes, each asked once, and how many gave no answer."""
     nodes = [node["NodeID"] for node in ray.nodes() if node["Alive"]]
     asked = []
     for node in nodes:
         where = NodeAffinitySchedulingStrategy(node, soft=False)
-        asked.append(ray.remote(models_here).options(num_cpus=0, max_retries=0, scheduling_strategy=where).remote(config.kit, names))
+        asked.append(ray.remote(look).options(num_cpus=0, max_retries=0, scheduling_strategy=where).remote(*args))
     ready, late = ray.wait(asked, num_returns=len(asked), timeout=ANSWER_S)
-    wrong = [said for said in map(_answer, ready) if said] + [f"{len(late)} nodes gave no answer in {ANSWER_S:g} s"] * bool(late)
-    if wrong:
-        raise WeightsMissing(
-            "model files are missing: " + "; ".join(wrong), remedy="run `svad-ray models pull` on every node, or bake it into the image"
-        )
+    return [said for said in map(_answer, ready) if said] + [f"{len(late)} nodes gave no answer in {ANSWER_S:g} s"] * bool(late)
 
 
 def _answer(ref: ray.ObjectRef) -> str:

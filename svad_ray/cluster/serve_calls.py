@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
 
+import numpy as np
 import ray
 from ray import serve
 from ray.exceptions import ActorDiedError, ActorUnavailableError, ObjectLostError, RayTaskError, WorkerCrashedError
@@ -16,8 +17,9 @@ from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError, 
 from svad_ray.cluster.serve_residents import Mark
 from svad_ray.errors import StageFailed, Unanswered
 from svad_ray.fulfil import Kit
+from svad_ray.pipeline import require_several
 from svad_ray.stages.base import Progress, silent
-from svad_ray.subject import Animation, BodyTrack, Clip, Perception, Photo, join_clips
+from svad_ray.subject import Animation, BodyTrack, Clip, Further, Perception, Photo, join_clips
 
 T = TypeVar("T")
 AWAY = (ActorUnavailableError, DeploymentUnavailableError, ReplicaUnavailableError, BackPressureError, ObjectLostError)
@@ -108,6 +110,7 @@ class _Resident:
 
     def __init__(self, stage: Any, calls: Insisting) -> None:
         self.backend, self.version, self.config, self.calls = stage.backend, stage.version, stage.config, calls
+        self.stage = stage
         self.name = stage.backend.stage
 
     def setup(self) -> None:
@@ -127,7 +130,9 @@ class ResidentPerceive(_Resident):
 class ResidentAnimate(_Resident):
     """See ``stages.base.AnimateStage``. Progress and frames arrive as they are made."""
 
-    def __call__(self, photo: Photo, perception: Perception, *, progress: Progress = silent) -> Animation:
+    def __call__(self, photo: Photo, perception: Perception, *, also: Sequence[Further] = (), progress: Progress = silent) -> Animation:
+        if also:
+            require_several(self.stage)
         blocks: list[Clip] = []
         tracks: list[BodyTrack] = []
 
@@ -139,17 +144,34 @@ class ResidentAnimate(_Resident):
             else:
                 tracks.append(part)
 
-        self.calls.streamed(self.name, take, self._plain_config(), photo, perception)
+        self.calls.streamed(self.name, take, self._plain_config(), photo, perception, tuple(also))
         whole = {block.first: block for block in blocks}  # a call that was sent again may have given some twice
-        return Animation(join_clips(list(whole.values())), tracks[-1])
+        body, *others = tracks[-1 - len(also) :]
+        return Animation(join_clips(list(whole.values())), body, tuple(others))
 
 
-def resident_kit(kit: Kit, calls: Insisting) -> Kit:
-    """``kit`` for a task whose perceive and animate stages run in deployments."""
+class ResidentDraw(_Resident):
+    """See ``stages.picture.Draw``. The picture is judged by the caller, so tries and seeds are those of a local run."""
+
+    def __call__(self, prompt: str, photo: Photo | None = None, *, seed: int = 0, progress: Progress = silent) -> np.ndarray:
+        pictures: list[np.ndarray] = []
+
+        def take(part: float | np.ndarray) -> None:
+            if isinstance(part, float):
+                progress(part)
+            else:
+                pictures.append(part)
+
+        self.calls.streamed(self.name, take, self._plain_config(), prompt, photo, seed)
+        return pictures[-1]
+
+
+def resident_kit(kit: Kit, calls: Insisting, *, draws: bool = False) -> Kit:
+    """``kit`` for a task whose perceive and animate stages run in deployments, and with ``draws`` what draws photos from prompts too."""
     kinds = {"perceive": ResidentPerceive, "animate": ResidentAnimate}
 
     def make(stage: str, config: Any) -> Any:
         made = kit.make(stage, config)
         return kinds[stage](made, calls) if stage in kinds else made
 
-    return replace(kit, make=make)
+    return replace(kit, make=make, draw=(lambda config: ResidentDraw(kit.draw(config), calls)) if draws else kit.draw)

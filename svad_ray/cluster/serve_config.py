@@ -14,8 +14,8 @@ from svad_ray.service.config import ServiceConfig
 
 _FROZEN = ConfigDict(frozen=True, extra="forbid")
 APP = "svad-ray"
-STEPS = {"perceive": "perceive", "animate": "animate", "frames-identity": "identity", "frames-restore": "restore"}
-"""Deployment -> the stage that it holds."""
+STEPS = {"perceive": "perceive", "animate": "animate", "frames-identity": "identity", "frames-restore": "restore", "picture": "picture"}
+"""Deployment -> the stage that it holds. ``picture`` is there only when it is asked for."""
 
 
 class Replicas(BaseModel):
@@ -83,6 +83,7 @@ class ServeArgs(BaseModel):
         offline, cache_dir: As in the settings, on every node.
         gateway: The HTTP replicas; they hold no model.
         perceive, animate, identity, restore: The resident stages. renderer: Poses and draws finished avatars.
+        picture: What draws and edits photos by ``picture.weights`` of the service's settings; None = the task of each avatar that needs it loads it.
         conducting: The tasks that make avatars.
         preflight: Refuse to deploy what the cluster has no room for now; off where nodes are added on demand.
     """
@@ -98,6 +99,7 @@ class ServeArgs(BaseModel):
     identity: Replicas = Replicas(cpus=0.2, threads=2, max_ongoing_requests=4)
     restore: Replicas = Replicas(cpus=0.2, threads=2, max_ongoing_requests=4)
     renderer: Replicas = Replicas(cpus=0.2, threads=2)
+    picture: Replicas | None = None
     conducting: Conducting = Conducting(training=Training(cpus=1, at_once=1), threads=2)
     preflight: bool = True
 
@@ -113,6 +115,12 @@ class ServeArgs(BaseModel):
             values["service"] = {name: _whole(value) if name in _PATHS else value for name, value in service.items()}
         return values
 
+    @model_validator(mode="after")
+    def _something_to_draw_with(self) -> ServeArgs:
+        if self.picture is not None and not self.settings.picture.weights:
+            raise ValueError("a deployment 'picture' needs the model that draws: service.settings has no 'picture.weights'")
+        return self
+
     @property
     def settings(self) -> Settings:
         """What avatars are made with where the caller says nothing, on this machine."""
@@ -121,7 +129,7 @@ class ServeArgs(BaseModel):
     @property
     def deployments(self) -> dict[str, Replicas]:
         """Name -> its numbers, the conductor aside."""
-        named = {name: getattr(self, field) for name, field in STEPS.items()}
+        named = {name: numbers for name, field in STEPS.items() if (numbers := getattr(self, field)) is not None}
         return {**named, "renderer": self.renderer, "gateway": self.gateway}
 
 

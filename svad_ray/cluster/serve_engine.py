@@ -103,7 +103,7 @@ class RayEngine:
         return await anyio.to_thread.run_sync(backend_entries, self._settings)
 
     async def ready(self) -> dict[str, bool]:
-        """See ``Engine``: a deployment is ready when one of its replicas runs."""
+        """See ``Engine``: a deployment is ready when one of its replicas runs, or when it may stand without any until it is asked."""
         try:
             async with asyncio.timeout(5):
                 status = await anyio.to_thread.run_sync(serve.status, abandon_on_cancel=True)
@@ -111,7 +111,8 @@ class RayEngine:
             _log.warning("Serve does not say how it is (%s)", type(error).__name__)
             return dict.fromkeys(self.handles, False)
         known = status.applications[self.app].deployments if self.app in status.applications else {}
-        return {name: bool(name in known and known[name].replica_states.get(ReplicaState.RUNNING)) for name in self.handles}
+        idle = {name for name, numbers in self.args.deployments.items() if not numbers.least}
+        return {name: name in known and (name in idle or bool(known[name].replica_states.get(ReplicaState.RUNNING))) for name in self.handles}
 
     async def _asked(self, call: Callable[[], Awaitable[T]]) -> T:
         """The call's value; sent again when its replica went away."""

@@ -9,9 +9,10 @@ from typing import NamedTuple
 import ray
 
 from svad_ray.cluster.config import ClusterConfig, selector
-from svad_ray.cluster.preflight import check_models, labelled, words
+from svad_ray.cluster.preflight import check_models, everywhere, labelled, words
 from svad_ray.cluster.serve_config import STEPS, Replicas, ServeArgs
-from svad_ray.errors import BackendUnavailable
+from svad_ray.cluster.workers import picture_here
+from svad_ray.errors import BackendUnavailable, WeightsMissing
 from svad_ray.fulfil import find_kit
 
 _SLACK = 1e-6
@@ -40,7 +41,8 @@ def gpus_of(name: str, numbers: Replicas, args: ServeArgs) -> float:
     """What is said, else one for a backend that runs on a GPU."""
     if numbers.gpus is not None or name not in STEPS:
         return numbers.gpus or 0.0
-    stage = find_kit(args.kit).make(STEPS[name], args.settings.stage(STEPS[name]))
+    kit = find_kit(args.kit)
+    stage = kit.draw(args.settings.picture) if name == "picture" else kit.make(STEPS[name], args.settings.stage(STEPS[name]))
     return 1.0 if stage.backend.device == "cuda" else 0.0
 
 
@@ -86,6 +88,10 @@ def _check_sum(wanted: Iterable[Ask], nodes: Iterable[Mapping]) -> None:
 
 
 def check_files(args: ServeArgs) -> None:
-    """Every node finds or fetches the model files. Raises ``WeightsMissing``."""
+    """Every node finds or fetches the model files, and finds the folder of what draws. Raises ``WeightsMissing``."""
     stages = find_kit(args.kit).stages(args.settings)
     check_models(ClusterConfig(kit=args.kit), [stage.backend for stage in vars(stages).values()])
+    if args.picture is not None and (wrong := everywhere(picture_here, args.settings.picture)):
+        raise WeightsMissing(
+            "the model that draws cannot be used: " + "; ".join(wrong), remedy="put the folder of picture.weights at the same place on every node"
+        )

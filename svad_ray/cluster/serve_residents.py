@@ -15,9 +15,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from svad_ray.cluster.hosts import PoolHost, prepare_worker
+from svad_ray.cluster.hosts import PictureHost, PoolHost, prepare_worker
 from svad_ray.cluster.serve_config import STEPS, Replicas, ServeArgs
 from svad_ray.cluster.session import assigned_cpus
+from svad_ray.config import PictureConfig
 from svad_ray.errors import StoreError
 from svad_ray.fulfil import find_kit
 from svad_ray.service.book import AvatarBook
@@ -25,7 +26,7 @@ from svad_ray.service.engine import View
 from svad_ray.service.records import Gone
 from svad_ray.service.studio import Studio, restored_photo
 from svad_ray.store.files import Files
-from svad_ray.subject import SHARED, BodyTrack, Clip, Perception, Photo, join_clips
+from svad_ray.subject import SHARED, BodyTrack, Clip, Further, Perception, Photo, join_clips
 
 STREAMED_FRAMES = 16
 FORGET_EVERY_S = 30.0
@@ -167,7 +168,11 @@ class Resident:
         self.host = PoolHost(find_kit(args.kit))
         self.lane = self._lane(numbers.hung_s)
         self.lane.now(prepare_worker, args.settings, numbers.threads or assigned_cpus())
-        self.lane.now(self.host.stage, self.step, args.settings.stage(self.step).model_dump(mode="json"))
+        self.lane.now(self._load)
+
+    def _load(self) -> None:
+        """Hold what most calls will ask for."""
+        self.host.stage(self.step, self.args.settings.stage(self.step).model_dump(mode="json"))
 
     def _lane(self, hung_s: float) -> Lane:
         return Lane(hung_s=hung_s)
@@ -190,36 +195,64 @@ class PerceiveResident(Resident):
         return await self.lane(work)
 
 
+async def streamed(lane: Lane, work: Callable[[Callable[[Any], None]], None]) -> AsyncIterator[Any]:
+    """What ``work``, done in the lane, tells while it is at it; its error at the end."""
+    parts: asyncio.Queue[Any] = asyncio.Queue()
+    loop = asyncio.get_running_loop()
+
+    def tell(part: Any) -> None:
+        loop.call_soon_threadsafe(parts.put_nowait, float(part) if isinstance(part, (int, float)) else part)
+
+    working = loop.create_task(lane(lambda: work(tell)))
+    working.add_done_callback(lambda _: parts.put_nowait(None))
+    while (part := await parts.get()) is not None:
+        yield part
+    working.result()
+
+
 class AnimateResident(Resident):
     """The video generator."""
 
     async def __call__(
-        self, config: dict[str, Any], photo: Photo, perception: Perception, mark: Mark | None = None
+        self, config: dict[str, Any], photo: Photo, perception: Perception, also: Sequence[Further], mark: Mark | None = None
     ) -> AsyncIterator[float | Clip | BodyTrack]:
-        """Streams the finished share as it grows, the clip in blocks (from a stage that can ``stream``, as they are ready), then the photo's body."""
-        parts: asyncio.Queue[float | Clip | BodyTrack | None] = asyncio.Queue()
-        loop = asyncio.get_running_loop()
+        """Streams the finished share as it grows, the clip in blocks (as they are ready, where a stage can ``stream``), then every photo's body."""
 
-        def tell(part: float | Clip | BodyTrack) -> None:
-            loop.call_soon_threadsafe(parts.put_nowait, float(part) if isinstance(part, (int, float)) else part)
-
-        def work() -> None:
+        def work(tell: Callable[[Any], None]) -> None:
             with marked(mark):
                 stage = self.host.stage(self.step, config)
-                begun = stage.stream(photo, perception, progress=tell) if hasattr(stage, "stream") else (stage(photo, perception, progress=tell),)
-                body: BodyTrack | None = None
+                given: dict[str, Any] = {"progress": tell, **({"also": also} if also else {})}
+                begun = stage.stream(photo, perception, **given) if hasattr(stage, "stream") else (stage(photo, perception, **given),)
+                bodies: tuple[BodyTrack, ...] = ()
                 for made in begun:
-                    body = made.photo_track
+                    bodies = (made.photo_track, *made.also_tracks)
                     for start in range(0, len(made.clip), STREAMED_FRAMES):
                         tell(made.clip.slice(start, min(start + STREAMED_FRAMES, len(made.clip))))
-                if body is not None:
+                for body in bodies:
                     tell(body)
 
-        working = loop.create_task(self.lane(work))
-        working.add_done_callback(lambda _: parts.put_nowait(None))
-        while (part := await parts.get()) is not None:
+        async for part in streamed(self.lane, work):
             yield part
-        working.result()
+
+
+class PictureResident(Resident):
+    """The pipeline that draws photos from prompts and edits them. Which picture is good enough the caller decides."""
+
+    def _load(self) -> None:
+        self._drawing = PictureHost(self.host.kit)
+        self._drawing(self.args.settings.picture)
+
+    async def __call__(
+        self, config: dict[str, Any], prompt: str, photo: Photo | None, seed: int, mark: Mark | None = None
+    ) -> AsyncIterator[float | np.ndarray]:
+        """Streams the finished share as it grows, then the picture: (H, W, 3) uint8 RGB."""
+
+        def work(tell: Callable[[Any], None]) -> None:
+            with marked(mark):
+                tell(self._drawing(PictureConfig.model_validate(config))(prompt, photo, seed=seed, progress=tell))
+
+        async for part in streamed(self.lane, work):
+            yield part
 
 
 class Call(NamedTuple):

@@ -4,7 +4,7 @@
 
     gateway (HTTP, no models) -> book of avatars <- conductor -> placement-grouped task per avatar
        |                                                            |
-       +-> renderer, perceive, frames-restore      perceive, animate, frames-identity, frames-restore
+       +-> renderer, perceive, frames-restore      picture, perceive, animate, frames-identity, frames-restore
 """
 
 # No "from __future__ import annotations" here: Serve looks at the annotation of build's argument itself, not at its text.
@@ -21,7 +21,7 @@ from svad_ray.cluster.config import selector
 from svad_ray.cluster.serve_config import APP, STEPS, ServeArgs
 from svad_ray.cluster.serve_engine import RayEngine
 from svad_ray.cluster.serve_preflight import check_room, gpus_of
-from svad_ray.cluster.serve_residents import AnimateResident, FramesResident, PerceiveResident, RendererResident
+from svad_ray.cluster.serve_residents import AnimateResident, FramesResident, PerceiveResident, PictureResident, RendererResident
 
 __all__ = ["APP", "Gateway", "ServeArgs", "build"]
 HEALTH_PERIOD_S, HEALTH_TIMEOUT_S = 5.0, 30.0
@@ -30,6 +30,7 @@ _CLASSES: dict[str, type] = {
     "animate": AnimateResident,
     "frames-identity": FramesResident,
     "frames-restore": FramesResident,
+    "picture": PictureResident,
     "renderer": RendererResident,
 }
 
@@ -58,7 +59,7 @@ def build(args: ServeArgs) -> Application:
     """
     if args.preflight:
         check_room(args)
-    handles = {name: _deployment(kind, name, args).bind(*_arguments(name, args)) for name, kind in _CLASSES.items()}
+    handles = {name: _deployment(kind, name, args).bind(*_arguments(name, args)) for name, kind in _CLASSES.items() if name in args.deployments}
     conductor = serve.deployment(
         name="conductor",
         num_replicas=1,

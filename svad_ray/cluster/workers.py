@@ -18,7 +18,7 @@ from svad_ray import pipeline
 from svad_ray.cluster.config import ClusterConfig, Pool
 from svad_ray.cluster.hosts import PoolHost, prepare_worker
 from svad_ray.cluster.session import alive_nodes, assigned_cpus, this_node
-from svad_ray.config import Settings
+from svad_ray.config import PictureConfig, Settings
 from svad_ray.errors import ArtefactDamaged, BackendUnavailable, InputError, QualityRejected, StoreError, Unanswered, WeightsMissing
 from svad_ray.fulfil import find_kit, fulfil, photo_of
 from svad_ray.ledger import Exhausted, Ledger, SubjectRequest
@@ -321,6 +321,18 @@ def models_here(kit: str, names: tuple[str, ...]) -> str:
         find_kit(kit)
         for name in names:
             models.ensure(name)
+    except SvadError as error:
+        return f"node {ray.util.get_node_ip_address()}: {error}"
+    return ""
+
+
+def picture_here(config: PictureConfig) -> str:
+    """Does this node see the folder of what draws? What is wrong, or ""."""
+    from svad_ray.errors import SvadError
+    from svad_ray.stages.picture.draw import chosen
+
+    try:
+        chosen(config)
     except SvadError as error:
         return f"node {ray.util.get_node_ip_address()}: {error}"
     return ""

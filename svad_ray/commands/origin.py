@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -60,21 +61,25 @@ def key(signing: Signing = "") -> None:
 @app.command()
 def mark(
     video: Annotated[Path, typer.Argument(help="A video.")],
-    avatar: Annotated[Path | None, typer.Option(help="Is it this avatar? Its folder.")] = None,
+    avatar: Annotated[Path | None, typer.Option(help="Is it this avatar, by any of its photos? Its folder.")] = None,
+    photos: Annotated[list[Path] | None, typer.Option("--photo", help="Is it an avatar of this photo? The file as it was given; repeatable.")] = None,
 ) -> None:
-    """Look for the hidden mark. Exit status 1: there is none, or it is not of the avatar."""
+    """Look for the hidden mark. Exit status 1: there is none, or it is of none of the avatar's and the given photos."""
     from svad_ray.export.mark import code_of, find
     from svad_ray.export.video import read_video
+    from svad_ray.provenance.photos import photo_hashes
     from svad_ray.store import load_avatar
 
-    asked = code_of(load_avatar(avatar).facts.get("provenance", {}).get("photo", {}).get("sha256", "")) if avatar else None
+    asked = {code_of(sha256): "this avatar" for sha256 in (photo_hashes(load_avatar(avatar).facts.get("provenance", {})) if avatar else ())}
+    asked |= {code_of(_sha256(photo)): f"of {photo}" for photo in photos or ()}
     found = find(read_video(video)[0])
     if found.code is None:
         _out.print("no mark")
     else:
-        whose = "" if asked is None else ": this avatar" if found.code == asked else ": another avatar"
-        _out.print(f"mark {found.code:08x}{whose}")
-    if found.code is None or asked not in (None, found.code):
+        nobody = "of none of these photos, or of an avatar that they are not the first photo of" if photos else "another avatar"
+        whose = f": {asked.get(found.code, nobody)}" if asked else ""
+        _out.print(escape(f"mark {found.code:08x}{whose}"), soft_wrap=True)
+    if found.code is None or (asked and found.code not in asked):
         raise typer.Exit(1)
 
 
@@ -106,6 +111,13 @@ def forget(
     _out.print(f"receipt: {escape(str(receipt))}", soft_wrap=True)
     if not says.complete:
         raise typer.Exit(1)
+
+
+def _sha256(photo: Path) -> str:
+    try:
+        return hashlib.sha256(photo.read_bytes()).hexdigest()
+    except OSError as error:
+        raise InputError(f"the photo {photo} cannot be read: {error.strerror or error}", remedy="check the path given to --photo") from error
 
 
 def _root(signer: Path | None, signing: str) -> bytes:

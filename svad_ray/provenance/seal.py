@@ -15,6 +15,7 @@ from svad_ray.provenance import content, jws
 from svad_ray.provenance.identity import Identity, fingerprint
 
 FOLDER, SUFFIX = "provenance.json", ".provenance.json"
+RECEIPT = "svad-ray deletion"  # type of a signed record that is of no file
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,7 @@ def check(path: Path, root: bytes) -> Checked:
     """Compare an export with its record.
 
     Args:
-        path: A file, a folder, or a record itself. root: PEM of the root's certificate of whoever should have signed it.
+        path: A file, a folder, a record itself, or a receipt. root: PEM of the root's certificate of whoever should have signed it.
 
     Raises:
         InputError: There is nothing there.
@@ -101,7 +102,7 @@ def check(path: Path, root: bytes) -> Checked:
             return Checked(path, record, tuple(wrong), trusted, fingerprint(root) if trusted else "")
     place = path if path.name.endswith(FOLDER) else path / FOLDER if path.is_dir() else sidecar(path)
     if not place.is_file():
-        return Checked(path, wrong=("it has no record",))
+        return _receipt(path, root)
     try:
         signed = jws.read(place.read_bytes())
     except jws.Broken as error:
@@ -113,6 +114,19 @@ def check(path: Path, root: bytes) -> Checked:
     elif path != place and path.name not in listed:
         wrong.append(f"the record is of {', '.join(listed)}")
     return Checked(path, signed.payload, tuple(wrong), signed.root == root, fingerprint(signed.root))
+
+
+def _receipt(path: Path, root: bytes) -> Checked:
+    """A deletion's receipt holds its own signature; everything else that has no record beside it has none."""
+    content = path.read_bytes() if path.is_file() and path.suffix.lower() == ".json" else b""
+    if b'"protected"' in content:
+        try:
+            signed = jws.read(content)
+        except jws.Broken as error:
+            return Checked(path, wrong=(str(error),))
+        if signed.payload.get("type") == RECEIPT:
+            return Checked(path, signed.payload, (), signed.root == root, fingerprint(signed.root))
+    return Checked(path, wrong=("it has no record",))
 
 
 def _fault(base: Path, name: str, facts: Mapping[str, Any]) -> str:

@@ -262,9 +262,10 @@ async def remove(avatar_id: str, caller: TheCaller, service: TheService) -> Remo
 def _receipt(service: Service, removed: Removed, left: list[str]) -> dict[str, str]:
     from svad_ray.provenance import identity
     from svad_ray.provenance.jws import sign
+    from svad_ray.provenance.seal import RECEIPT
 
     at = datetime.now(UTC).isoformat(timespec="seconds")
-    says: dict[str, Any] = {"type": "svad-ray deletion", "made_by": f"svad-ray {svad_ray.__version__}", "at": at, "avatar": removed.avatar_id}
+    says: dict[str, Any] = {"type": RECEIPT, "made_by": f"svad-ray {svad_ray.__version__}", "at": at, "avatar": removed.avatar_id}
     says |= {"files": removed.files, "size": removed.bytes, "left": left, "complete": not left}
     return json.loads(sign(says, identity(service.config.base_settings().signing)))
 

@@ -2,15 +2,20 @@
 
 import asyncio
 import threading
+from dataclasses import replace
 
 import numpy as np
+import pytest
 import tiny_pipeline as tiny
 
+from svad_ray.cluster.serve_calls import resident_kit
 from svad_ray.cluster.serve_config import ServeArgs
 from svad_ray.cluster.serve_residents import AnimateResident
 from svad_ray.config import Settings
+from svad_ray.errors import BackendUnavailable
 from svad_ray.fulfil import Kit
-from svad_ray.subject import Animation, BodyTrack, Clip, join_clips
+from svad_ray.pipeline import require_several
+from svad_ray.subject import Animation, BodyTrack, Clip, Further, join_clips
 
 TAKEN = threading.Event()  # whoever waits for the frames has some
 
@@ -46,7 +51,7 @@ def parts_of(name):
 
     async def take():
         resident, got = AnimateResident(args, "animate"), []
-        async for part in resident(Settings().animate.model_copy(update={"frames": tiny.FRAMES}).model_dump(mode="json"), tiny.photo(), None):
+        async for part in resident(Settings().animate.model_copy(update={"frames": tiny.FRAMES}).model_dump(mode="json"), tiny.photo(), None, ()):
             got.append(part)
             if isinstance(part, Clip):
                 TAKEN.set()
@@ -72,3 +77,50 @@ def test_a_failure_reaches_the_caller():
         assert "no more memory" in str(error)
     else:
         raise AssertionError("nothing was raised")
+
+
+class Several(tiny.Animate):
+    """Fits each further photo: its body is told apart by where it stands."""
+
+    def __call__(self, photo, perception, *, also=(), progress):
+        made = super().__call__(photo, perception, progress=progress)
+        tracks = [replace(made.photo_track, transl=np.full((1, 3), one.photo.image.mean(), np.float32)) for one in also]
+        return replace(made, also_tracks=tuple(tracks))
+
+
+SEVERAL = kit(Several)
+
+
+class Direct:
+    """Calls a replica in this process."""
+
+    def __init__(self, name):
+        args = {"kit": f"{__name__}:{name}", "animate": {"threads": 1}, "service": {"store": "memory://unused"}}
+        self.args = ServeArgs.model_validate(args)
+
+    def streamed(self, name, take, *args):
+        async def call():
+            async for part in AnimateResident(self.args, name)(*args):
+                take(part)
+
+        asyncio.run(call())
+
+
+def test_further_photos_reach_the_generator_and_their_bodies_come_back():
+    config = Settings().animate.model_copy(update={"frames": tiny.FRAMES})
+    further = [Further(replace(tiny.photo(), image=np.full((4, 4, 3), shade, np.uint8)), None) for shade in (10, 200)]
+    stage = resident_kit(SEVERAL, Direct("SEVERAL")).make("animate", config)
+    require_several(stage)
+    alone = SEVERAL.make("animate", config)
+    alone.setup()
+    made, expected = stage(tiny.photo(), None, also=further), alone(tiny.photo(), None, also=further, progress=lambda done: None)
+    np.testing.assert_array_equal(made.clip.frames, expected.clip.frames)
+    assert [float(track.transl[0, 0]) for track in made.also_tracks] == [10.0, 200.0]
+    np.testing.assert_array_equal(made.photo_track.transl, expected.photo_track.transl)
+    assert stage(tiny.photo(), None).also_tracks == ()
+
+
+def test_a_generator_of_one_photo_refuses_further_ones():
+    stage = resident_kit(WHOLE, Direct("WHOLE")).make("animate", Settings().animate)
+    with pytest.raises(BackendUnavailable, match="makes avatars of one photo"):
+        stage(tiny.photo(), None, also=[Further(tiny.photo(), None)])

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import cv2
+import numpy as np
 import psutil
 import pytest
 import serving_kit
@@ -20,6 +22,7 @@ from svad_ray.config import Settings, override
 from svad_ray.fulfil import fulfil
 from svad_ray.service.book import AvatarBook
 from svad_ray.service.tokens import add_token
+from svad_ray.store import ArtefactStore
 
 httpx = pytest.importorskip("httpx", reason="talking to the endpoints needs httpx")
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
@@ -64,6 +67,7 @@ def arguments(folder: Path, **values: Any) -> dict[str, Any]:
     return {
         "service": service,
         "kit": serving_kit.KIT_PATH,
+        "picture": {"cpus": 0.1, "gpus": 0, "threads": 1, "autoscaling_config": scaled | {"min_replicas": 0, "max_replicas": 1}},
         "renderer": {"cpus": 0.2, "max_ongoing_requests": 1, "max_queued_requests": 2, "retry_after_s": 1.5, "autoscaling_config": scaled},
         "conducting": {"training": {"cpus": 0.5, "at_once": 2}, "lease_s": 4, "poll_s": 0.5, "threads": 1},
         **values,
@@ -201,11 +205,31 @@ def test_whole_life_and_the_same_bytes_as_a_plain_run(client, served, tmp_path):
     assert groups() <= {"REMOVED"}
 
 
-def test_a_prompt_is_drawn_where_the_avatar_is_made(client):
-    made = client.post("/v1/avatars", json={"prompt": "a tall man", "consent": "no real person"})
-    assert made.status_code == 202, made.text
+def test_prompts_are_drawn_by_the_deployment_that_holds_the_model(client, served):
+    """It stands without a replica until the first prompt; seeds of the callers are no reason to load again."""
+    loaded = Path(served.args.settings.picture.weights, "loaded")
+    assert not loaded.exists() and client.get("/v1/ready").status_code == 200
+    for prompt, seed in {"a tall man": 1, "a short man": 2}.items():
+        made = client.post("/v1/avatars", json={"prompt": prompt, "consent": "no real person", "options": {"seed": seed}})
+        assert made.status_code == 202, made.text
+        state = ended(client, made.json()["id"])
+        assert state["state"] == "done" and state["progress"]["picture"] == 1.0 and state["prompt"] == prompt
+    (pid,) = loaded.read_text().split()
+    assert "picture" in " ".join(psutil.Process(int(pid)).cmdline()), "another process than the replica loaded the model"
+    alone, out = str(loaded.parent.parent / "alone"), served.book.out(made.json()["id"])
+    fulfil(served.book.subject_request(made.json()["id"]), alone, kit=serving_kit.KIT)
+    here, there = ArtefactStore(f"{alone}/work"), ArtefactStore(f"{out}/work")
+    for key in (keys := list(here.committed_keys())):
+        assert there.committed(key).manifest_sha256 == here.committed(key).manifest_sha256, key
+    assert "picture" in {key.stage for key in keys}
+
+
+def test_a_prompt_whose_pictures_show_nobody_fails_after_its_tries(client, served):
+    made = client.post("/v1/avatars", json={"prompt": "nothing", "consent": "no real person"})
     state = ended(client, made.json()["id"])
-    assert state["state"] == "done" and state["progress"]["picture"] == 1.0 and state["prompt"] == "a tall man"
+    assert state["state"] == "failed" and "none of 4 pictures of 'nothing'" in json.dumps(state), state
+    drawn = Path(served.args.settings.picture.weights, "prompts").read_text().splitlines()
+    assert [line.split()[0] for line in drawn if "of nothing" in line] == ["0", "1", "2", "3"]
 
 
 def test_without_a_token_nothing_is_told(served):
@@ -279,6 +303,11 @@ def picture(client: Any, avatar_id: str, size: int = 700) -> Any:
     return client.post("/v1/render", json={"avatar": avatar_id, "size": size, "pose": {}, "camera": camera})
 
 
+def pixels(answer: Any) -> np.ndarray:
+    """Of the picture: its signed record has random numbers."""
+    return cv2.imdecode(np.frombuffer(answer.content, np.uint8), cv2.IMREAD_UNCHANGED)
+
+
 def test_full_queue_is_429_and_load_brings_replicas_without_losing_a_request(client, served):
     avatar_id = ask(client, seed=11)
     assert ended(client, avatar_id)["state"] == "done"
@@ -308,7 +337,7 @@ def test_full_queue_is_429_and_load_brings_replicas_without_losing_a_request(cli
         finally:
             over.set()
     assert not other, other[0].text
-    assert all(answer.content == alone.content for answer in done), "replicas draw different pictures"
+    assert all(np.array_equal(pixels(answer), pixels(alone)) for answer in done), "replicas draw different pictures"
     assert {int(answer.headers["Retry-After"]) for answer in busy} == {2} and busy[0].json()["error"]["code"] == "busy"
 
 

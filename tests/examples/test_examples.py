@@ -112,7 +112,8 @@ def mesh(tmp_path):
     from svad_ray.export.gltf import write_mesh
 
     body, person = load_body(), service_kit.person(np.ones(60))
-    person = replace(person, tensors={**person.tensors, "surface_offset": np.zeros(tuple(body.v_template.shape), np.float32)})
+    tensors = {**person.tensors, "surface_offset": np.zeros(tuple(body.v_template.shape), np.float32)}
+    person = replace(person, tensors=tensors, track=replace(person.track, body_id=body.id))
     write_mesh(person, tmp_path / "mesh.glb", body=body, clips=clips(person, body, ["walk"]))
     return tmp_path / "mesh.glb"
 

@@ -27,6 +27,7 @@ from svad_ray.subject import Photo
 INDEX = "model_index.json"
 _STEP = 32  # pixels: every pipeline here takes multiples of it
 _EDIT_PIXELS = 1024 * 1024  # about what the editing models were trained on
+_LOADED_BY = ("weights", "pipeline", "trust_code", "dtype", "offload", "quantize")  # of the configuration; the rest is how a picture is asked for
 
 
 class Draw:
@@ -68,6 +69,14 @@ class Draw:
         """
         self.name, self.recipe = chosen(self.config)
         self.pipe = _loaded(self.config, _own_class(self.config) if self.config.pipeline else _class_of(self.name))
+
+    def for_config(self, config: PictureConfig) -> Draw | None:
+        """One that is set up and asks this one's pipeline as ``config`` says; None where that means another pipeline."""
+        if any(getattr(self.config, name) != getattr(config, name) for name in _LOADED_BY):
+            return None
+        other = type(self)(config)
+        other.name, other.recipe, other.pipe = self.name, self.recipe, self.pipe
+        return other
 
     def __call__(self, prompt: str, photo: Photo | None = None, *, seed: int = 0, progress: Progress = silent) -> np.ndarray:
         """One picture: (H, W, 3) uint8 RGB.
