@@ -158,12 +158,17 @@ def clothe(
     r = torch.full((rings.shape[1], 1), w.cloth, requires_grad=True)
     groups = [{"params": [p], "lr": rate} for p, rate in ((d, w.rate_normal), (x, w.rate_free), (r, w.rate_ring))]
     adam = torch.optim.Adam(groups, betas=(0.9, 0.99))
+
+    def offsets() -> tuple[torch.Tensor, ...]:
+        normal, slack, belt = _Solve.apply(d, solve_n), _Solve.apply(x, solve_f), torch.sparse.mm(rings, r)
+        return mobile * (base_normals * (normal + belt) + slack) + base_normals * worn, normal, slack, belt
+
+    offset = offsets()[0]  # without a step: what people usually wear
     for i in range(iterations):
         if i == int(0.75 * iterations):
             for group in adam.param_groups:
                 group["lr"] *= 0.3
-        normal, slack, belt = _Solve.apply(d, solve_n), _Solve.apply(x, solve_f), torch.sparse.mm(rings, r)
-        offset = mobile * (base_normals * (normal + belt) + slack) + base_normals * worn
+        offset, normal, slack, belt = offsets()
         surface = base + offset
         alpha = renderer.alpha(surface, vertex_normals(surface.detach(), renderer.faces), posed.skin[0], state.viewmats[0], target)
         error = (target.weight * (alpha - target.mask).pow(2)).sum() / target.area

@@ -91,3 +91,9 @@ def test_strays_of_a_mask_are_left_out():
     assert kept[100, 38] == kept[100, 65] == np.float32(0.8) and kept[95, 69] == 1
     assert kept[95, 70:].max() == 0 and kept[:30].max() == 0 and kept.dtype == mask.dtype
     assert np.array_equal(without_strays(mask, np.zeros_like(drawn), reach=0.1), mask)
+
+
+def test_without_a_step_people_wear_what_is_usual(body, standing):
+    offset = clothe(body, standing, drawn_mask(body, standing, None).astype(np.float32), iterations=0, loose="off")
+    soles = body.tables.regions["left_foot"] & (vertex_normals(body.v_template, torch.as_tensor(body.faces)).numpy()[:, 1] < -0.9)
+    assert np.isfinite(offset).all() and np.median(np.linalg.norm(offset[soles], axis=1)) > 0.01
