@@ -69,7 +69,8 @@ def test_everything_is_delivered(undisturbed):
     facts = head["facts"]["provenance"]
     assert facts["commercial_use"] is True and facts["consent"] == "they agreed"
     assert set(facts["stages"]) == {"perceive", "animate", "identity", "restore", "fit", "avatar"} and "mediapipe" in facts["models"]
-    assert head["tensors"]["means"]["shape"] == [3000, 3]
+    count, axes = head["tensors"]["means"]["shape"]  # spread evenly, about as many as asked
+    assert abs(count - 3000) < 0.01 * 3000 and axes == 3
     assert (undisturbed / "report.html").stat().st_size > 50_000 and (undisturbed / "turntable.mp4").stat().st_size > 5_000
     assert sum(f.stat().st_size for f in (undisturbed / "avatar").iterdir()) < 20e6
     for name in ("avatar", "avatar.ply", "turntable.mp4", "report.html"):
