@@ -128,7 +128,6 @@ class Both:
 def at_home(kit, calls):
     """The kit of an avatar's task; the tiny stages animate in the task itself."""
     from dataclasses import replace
-from functools import partial
 
     from svad_ray.cluster.serve_calls import resident_kit
 
@@ -138,12 +137,12 @@ from functools import partial
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-def test_avatars_from_prompts_have_the_bytes_of_a_run_by_itself(resident, weights, tmp_path, request):
+def test_avatars_from_prompts_have_the_bytes_of_a_run_by_itself(resident, weights, tmp_path):
     import torch
 
     from svad_ray.cluster.serve_calls import Insisting
 
-    request.addfinalizer(partial(torch.set_num_threads, torch.get_num_threads()))
+    before = torch.get_num_threads()
     torch.set_num_threads(1)  # as many as the replica has: with another number the pipeline rounds otherwise
     kit, requests = at_home(drawn.KIT, Insisting(resident, marks=str(tmp_path / "store"))), [drawn.request(p, weights, p) for p in PROMPTS]
     markers = [fulfil(request, str(tmp_path / "served"), kit=kit) for request in requests]
@@ -151,13 +150,14 @@ def test_avatars_from_prompts_have_the_bytes_of_a_run_by_itself(resident, weight
     (replica,) = {pid for pid, _ in there}
     assert replica != os.getpid(), "the pipeline was loaded in the caller's process"
     assert [what for _, what in there] == ["load", *("draw 0", "draw 1") * 2], "loaded once, drawn until somebody is seen"
-    for one_request, marker in zip(requests, markers, strict=True):
-        assert fulfil(one_request, str(tmp_path / "alone"), kit=drawn.KIT).key == marker.key
+    for request, marker in zip(requests, markers, strict=True):
+        assert fulfil(request, str(tmp_path / "alone"), kit=drawn.KIT).key == marker.key
     one, other = ArtefactStore(tmp_path / "alone/work"), ArtefactStore(tmp_path / "served/work")
     keys = list(one.committed_keys())
     assert sum(key.stage == "picture" for key in keys) == len(PROMPTS) and set(map(str, keys)) == set(map(str, other.committed_keys()))
     for key in keys:
         assert other.committed(key).manifest_sha256 == one.committed(key).manifest_sha256, key
+    torch.set_num_threads(before)
 
 
 @pytest.mark.slow
