@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ import numpy as np
 from svad_ray.errors import InputError
 from svad_ray.evaluate.scoring import METRICS, SMALLER_IS_BETTER
 from svad_ray.store.files import Files
+from svad_ray.store.tables import read_table, write_table
 
 NAME = "rows.parquet"
 FIGURES = (*METRICS, "flicker", "joints_mm")
@@ -76,26 +76,16 @@ def worst(rows: Sequence[Row], figure: str, count: int) -> list[Row]:
 
 def write_rows(out: str, rows: Iterable[Row]) -> str:
     """Write the table below ``out``, replacing the older one whole; returns its name."""
-    import pyarrow
-    import pyarrow.parquet
-
-    rows = list(rows)
-    columns = list(dict.fromkeys(name for row in rows for name in row))
-    table = pyarrow.Table.from_pylist([{name: row.get(name) for name in columns} for row in rows])
-    buffer = io.BytesIO()
-    pyarrow.parquet.write_table(table, buffer, compression="zstd")
-    Files(out).write(NAME, buffer.getvalue())
+    write_table(Files(out), NAME, rows)
     return NAME
 
 
 def read_rows(out: str) -> list[Row]:
     """Rows of the table below ``out``. Raises InputError when there is none."""
-    import pyarrow.parquet
-
-    content = Files(out).read(NAME)
-    if content is None:
+    rows = read_table(Files(out), NAME)
+    if rows is None:
         raise InputError(f"{out} holds no {NAME}", expected="an output folder of `svad-ray evaluate`", remedy="run the evaluation first")
-    return pyarrow.parquet.read_table(io.BytesIO(content)).to_pylist()
+    return rows
 
 
 def agreed(rows: Sequence[Row], name: str) -> Any:

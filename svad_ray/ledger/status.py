@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from svad_ray.store.files import Files
+from svad_ray.store.tables import read_table, write_table
 
 WAITING, FRAMES, READY, TRAINING, COMMITTED, QUARANTINED = "waiting", "frames", "ready", "training", "committed", "quarantined"
 STATES = (WAITING, FRAMES, READY, TRAINING, COMMITTED, QUARANTINED)
@@ -57,21 +57,10 @@ class SubjectStatus:
 
 def write_status(out: str, statuses: Iterable[SubjectStatus]) -> str:
     """Write the table below ``out``, replacing the older one whole; returns its name."""
-    import pyarrow
-    import pyarrow.parquet
-
-    rows = [status.row() for status in statuses]
-    columns = list(dict.fromkeys(name for row in rows for name in row))
-    table = pyarrow.Table.from_pylist([{name: row.get(name) for name in columns} for row in rows])
-    buffer = io.BytesIO()
-    pyarrow.parquet.write_table(table, buffer, compression="zstd")
-    Files(out).write(NAME, buffer.getvalue())
+    write_table(Files(out), NAME, [status.row() for status in statuses])
     return NAME
 
 
 def read_status(out: str) -> list[dict[str, Any]]:
     """Rows of the table below ``out``; empty when there is none."""
-    import pyarrow.parquet
-
-    content = Files(out).read(NAME)
-    return pyarrow.parquet.read_table(io.BytesIO(content)).to_pylist() if content else []
+    return read_table(Files(out), NAME) or []

@@ -11,8 +11,7 @@ from svad_ray.evaluate.scoring import Choice
 from svad_ray.protocols import ablations
 from svad_ray.protocols.orders import Result
 from svad_ray.protocols.synthetic import orders, view_name
-from svad_ray.stages.identity.off import NoIdentity
-from svad_ray.stages.restore.off import NoRestore
+from svad_ray.stages.off import NoIdentity, NoRestore
 from svad_ray.subject import Clip
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -17,6 +16,7 @@ from svad_ray.export.frames.plan import FrameOptions, Plan, claim, extend_plan, 
 from svad_ray.export.frames.sample import Sample
 from svad_ray.export.frames.subjects import FinishedSubject, LeftOut, find_subjects, labelled_frames
 from svad_ray.store.files import Files
+from svad_ray.store.tables import write_table
 
 _MIB = 1 << 20
 Order = dict[str, Any]
@@ -193,19 +193,10 @@ def write_index(files: Files, plan: Plan) -> dict[str, int]:
     }
     listed = [{**{n: s[n] for n in ("name", "count", "bytes", "sha256")}, "subjects": [span["key"] for span in s["spans"]]} for s in shards]
     coco.merge(files, [record["number"] for record in records])
-    _write_table(files, "index.parquet", spans)
-    _write_table(files, "subjects.parquet", people)
+    write_table(files, "index.parquet", spans)
+    write_table(files, "subjects.parquet", people)
     files.write("index.json", json.dumps({"format": 1, **totals, "annotations": coco.MERGED, "shards": listed}, indent=1).encode())
     return totals
-
-
-def _write_table(files: Files, name: str, rows: list[dict[str, Any]]) -> None:
-    import pyarrow
-    import pyarrow.parquet
-
-    buffer = io.BytesIO()
-    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), buffer, compression="zstd")
-    files.write(name, buffer.getvalue())
 
 
 def forget_damaged(target: str) -> list[str]:
