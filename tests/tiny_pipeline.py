@@ -141,13 +141,16 @@ class Train(Tiny):
         return Avatar("gaussian", {"means": means}, track.frames(slice(0, 1)), {"seed": self.config.seed})
 
 
+KINDS: dict[str, Any] = {"perceive": Perceive, "animate": Animate, "identity": Identity, "restore": Restore, "fit": Fit, "avatar": Train}
+
+
 def settings() -> Settings:
     return override(Settings(), {"animate.frames": FRAMES, "shard": 3})
 
 
 def stages(event: Event) -> Stages:
-    chosen, kinds = settings(), {"perceive": Perceive, "animate": Animate, "identity": Identity, "restore": Restore, "fit": Fit, "avatar": Train}
-    return Stages(**{name: kind(name, chosen.stage(name), event) for name, kind in kinds.items()})
+    chosen = settings()
+    return Stages(**{name: kind(name, chosen.stage(name), event) for name, kind in KINDS.items()})
 
 
 def run(folder: Path, event: Event) -> tuple[Created, LocalRunner]:

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import scripted
+import tiny_pipeline as tiny
 
 from svad_ray.config import PictureConfig, Settings, StageConfig
 from svad_ray.fulfil import Kit
@@ -41,7 +42,7 @@ def told(weights: str | Path) -> list[tuple[int, str]]:
     return [(int(pid), what) for pid, _, what in (line.partition(" ") for line in log.read_text().splitlines())] if log.exists() else []
 
 
-class Choosy(scripted.KINDS["perceive"]):
+class Choosy(tiny.KINDS["perceive"]):
     """The tiny figure's landmarks at the picture's size, whatever noise it shows."""
 
     def __call__(self, photo: Photo) -> Perception:
@@ -54,7 +55,7 @@ class Choosy(scripted.KINDS["perceive"]):
 
 
 def make(stage: str, config: StageConfig) -> Any:
-    kind = Choosy if stage == "perceive" else scripted.KINDS[stage]
+    kind = Choosy if stage == "perceive" else tiny.KINDS[stage]
     return kind(stage, config, lambda what: scripted.act(stage, config, what))
 
 

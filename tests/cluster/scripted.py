@@ -25,14 +25,6 @@ from svad_ray.subject import Photo
 
 RAISE, KILL, HANG, MEMORY, DISK, SLEEP = 901, 902, 903, 904, 905, 10_000
 KIT_PATH = "scripted:KIT"
-KINDS: dict[str, Any] = {
-    "perceive": tiny.Perceive,
-    "animate": tiny.Animate,
-    "identity": tiny.Identity,
-    "restore": tiny.Restore,
-    "fit": tiny.Fit,
-    "avatar": tiny.Train,
-}
 
 
 def act(stage: str, config: StageConfig, what: str) -> None:
@@ -60,7 +52,7 @@ def act(stage: str, config: StageConfig, what: str) -> None:
 
 
 def make(stage: str, config: StageConfig) -> Any:
-    return KINDS[stage](stage, config, lambda what: act(stage, config, what))
+    return tiny.KINDS[stage](stage, config, lambda what: act(stage, config, what))
 
 
 def load(uri: str) -> Photo:

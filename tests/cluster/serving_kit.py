@@ -14,6 +14,7 @@ from typing import Any
 sys.path += [str(Path(__file__).parent.parent / "service"), str(Path(__file__).parent.parent)]
 
 import service_kit
+import tiny_pipeline as tiny
 from service_kit import KILL, RAISE, SLEEP, photo_png
 
 from svad_ray.config import StageConfig
@@ -42,7 +43,7 @@ def act(stage: str, config: StageConfig, what: str) -> None:
 
 
 def make(stage: str, config: StageConfig) -> Any:
-    return service_kit.KINDS[stage](stage, config, lambda what: act(stage, config, what))
+    return tiny.KINDS[stage](stage, config, lambda what: act(stage, config, what))
 
 
 KIT = Kit(make=make, body_id=lambda settings: "tiny", files=service_kit.files)

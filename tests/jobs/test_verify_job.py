@@ -12,16 +12,8 @@ from svad_ray.ledger import Ledger
 from svad_ray.ledger.manifest import read_manifest
 from svad_ray.store import ArtefactStore
 
-KINDS = {
-    "perceive": tiny.Perceive,
-    "animate": tiny.Animate,
-    "identity": tiny.Identity,
-    "restore": tiny.Restore,
-    "fit": tiny.Fit,
-    "avatar": tiny.Train,
-}
 KIT = Kit(
-    make=lambda stage, config: KINDS[stage](stage, config, lambda what: None),
+    make=lambda stage, config: tiny.KINDS[stage](stage, config, lambda what: None),
     body_id=lambda settings: "tiny",
     files=lambda created, request, run, exports: {"avatar/means.bin": created.avatar.value.tensors["means"].tobytes()},
     load=lambda uri: tiny.photo(),

@@ -26,14 +26,6 @@ from svad_ray.subject import Avatar
 
 RAISE, KILL, SLEEP = 901, 902, 10_000
 KIT_PATH = "service_kit:KIT"
-KINDS: dict[str, Any] = {
-    "perceive": tiny.Perceive,
-    "animate": tiny.Animate,
-    "identity": tiny.Identity,
-    "restore": tiny.Restore,
-    "fit": tiny.Fit,
-    "avatar": tiny.Train,
-}
 
 
 def act(stage: str, config: StageConfig, what: str) -> None:
@@ -48,7 +40,7 @@ def act(stage: str, config: StageConfig, what: str) -> None:
 
 
 def make(stage: str, config: StageConfig) -> Any:
-    return KINDS[stage](stage, config, lambda what: act(stage, config, what))
+    return tiny.KINDS[stage](stage, config, lambda what: act(stage, config, what))
 
 
 def person(points: np.ndarray) -> Avatar:
