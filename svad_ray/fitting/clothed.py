@@ -43,12 +43,15 @@ class Surface:
         return skin_points(torch.as_tensor(self.rest), self.lbs_weights, skin[None])[0].numpy()
 
 
-def clothed_surface(body: Body, betas: np.ndarray, vertex_offset: np.ndarray | None, *, loose: Loose = "off") -> Surface:
+def clothed_surface(
+    body: Body, betas: np.ndarray, vertex_offset: np.ndarray | None, *, loose: Loose = "off", hair: np.ndarray | None = None
+) -> Surface:
     """The outer surface (no teeth, no tongue) of a shaped and clothed body, subdivided once.
 
     Args:
         vertex_offset: (V, 3) metres; None = naked.
         loose: Which clothes follow a smooth blend of both legs instead of the nearest one, see ``svad_ray.fitting.loose``.
+        hair: (V,) share of each vertex that is hair below the scalp; becomes the region "hair".
     """
     inner = body.tables.regions["inner_mouth"]
     base_faces = body.faces[~inner[body.faces].any(1)]
@@ -61,9 +64,9 @@ def clothed_surface(body: Body, betas: np.ndarray, vertex_offset: np.ndarray | N
         weights = (matrix @ loose_weights(body, rest, vertex_offset, loose)).astype(np.float32)
         rest = rest + vertex_offset
     regions = {name: (matrix @ mask.astype(np.float32)) > 0.5 for name, mask in body.tables.regions.items()}
-    return Surface(
-        (matrix @ rest).astype(np.float32), faces, torch.from_numpy(weights), (matrix @ template).astype(np.float32), parts_of(own), regions
-    )
+    regions["hair"] = np.zeros(matrix.shape[0], bool) if hair is None else (matrix @ hair) > 0.5
+    rest, template = ((matrix @ points).astype(np.float32) for points in (rest, template))
+    return Surface(rest, faces, torch.from_numpy(weights), template, parts_of(own), regions)
 
 
 def parts_of(weights: np.ndarray) -> np.ndarray:

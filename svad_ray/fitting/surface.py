@@ -18,6 +18,7 @@ from svad_ray.body.lbs import skin_points
 from svad_ray.body.model import Body
 from svad_ray.body.names import JOINT_INDEX
 from svad_ray.fitting.face_shape import face_offset
+from svad_ray.fitting.hair import FallingHair
 from svad_ray.fitting.loose import Loose, loose_weights, skirt_hem, skirt_shell
 from svad_ray.fitting.silhouette import MaskTarget, OutlineRenderer, shaped
 from svad_ray.fitting.state import FitState, pose_body
@@ -127,12 +128,14 @@ def clothe(
     ignore_border: bool = False,
     loose: Loose = "off",
     face: np.ndarray | None = None,
+    hair: FallingHair | None = None,
 ) -> np.ndarray:
     """Rest-space offsets (V, 3), metres, such that the posed silhouette of frame 0 is the mask (H, W).
 
     Args:
         loose: Unless "off", a skirt that the mask shows gets a surface of its own (``svad_ray.fitting.loose``), which the offsets start from.
         face: (51, 3) face landmarks of the picture that the head's surface is moved to, see ``svad_ray.fitting.face_shape``; None = left as it is.
+        hair: What hangs from the head below the scalp, which the offsets start from; None = nothing.
     """
     w = weights or ClotheWeights()
     free, lap = mobility(body)
@@ -146,6 +149,8 @@ def clothe(
     bridged = shell[:, :1].abs() > BRIDGED
     if face is not None:
         shell = shell + torch.from_numpy(face_offset(body, naked.numpy(), face).astype(np.float32))
+    if hair is not None:
+        shell = shell + torch.from_numpy(hair.offset.astype(np.float32))
     mobile, renderer = torch.tensor(free)[:, None], OutlineRenderer(body, lbs_weights=skinning)
     target = MaskTarget(mask, longest, state.Ks[0], ignore_border=ignore_border)
     posed = pose_body(body, (body.J_regressor @ shaped(body, state.betas)), state.pose, state.transl)
@@ -153,7 +158,8 @@ def clothe(
     base_normals = vertex_normals(base, renderer.faces)
     # where a skirt bridges the legs, cloth stands off forwards or backwards: along the legs' own normals its two halves would part
     base_normals = torch.where(bridged, torch.sign(base_normals) * torch.tensor([0.0, 0.0, 1.0]), base_normals)
-    worn = torch.tensor(usually_worn(body, shoe=w.shoe, hair=w.hair))[:, None]
+    thick = usually_worn(body, shoe=w.shoe, hair=w.hair)
+    worn = torch.tensor(thick if hair is None else np.maximum(thick, w.hair * hair.share).astype(np.float32))[:, None]
     d, x = torch.zeros(count, 1, requires_grad=True), torch.zeros(count, 3, requires_grad=True)
     r = torch.full((rings.shape[1], 1), w.cloth, requires_grad=True)
     groups = [{"params": [p], "lr": rate} for p, rate in ((d, w.rate_normal), (x, w.rate_free), (r, w.rate_ring))]

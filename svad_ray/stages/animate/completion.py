@@ -8,12 +8,15 @@ place is lit as that place is (``shading``). Source: ours.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import scipy.sparse as sp
 from scipy.sparse.linalg import splu
 from scipy.spatial import cKDTree
 
 from svad_ray.fitting.clothed import MIRRORED_PART, Surface
+from svad_ray.fitting.hair import TEXELS, above_face
 from svad_ray.geometry.raster import sample_bilinear
 from svad_ray.stages.animate.appearance import Appearance
 from svad_ray.stages.animate.projection import SeenSurface
@@ -24,28 +27,41 @@ MIRROR_REACH = 0.012  # metres between a vertex and its partner's mirror image
 PART_STEP = 3.0  # added per part to the look-up key: parts never mix
 SKIN = 0.18  # shade-free colour distance within which a vertex counts as skin like the face's
 REFLECT = 0.025  # metres from any source beyond which a pattern is continued by reflection
+STRAND = 3.0  # degrees round the head that share a shade
+NECKLINE = 0.10  # metres from the middle within which a garment's upper edge is looked for, and below the shoulder joints
+BESIDE = 0.05  # metres before the ears up to which hair may hide the side of the face
 OTHER_SIDE = 0.04  # metres that a source on the other side counts farther away
 SUPPORT_COLOR, SUPPORT_HEIGHT, SUPPORT_COUNT = 0.13, 0.07, 6  # when cloth counts as reaching the sides
 
 
 def complete(
-    surface: Surface, seen: SeenSurface, face_mesh: np.ndarray | None, mask: np.ndarray, *, seed: int = 0, relight: bool = True
+    surface: Surface,
+    seen: SeenSurface,
+    face_mesh: np.ndarray | None,
+    mask: np.ndarray,
+    *,
+    hair: np.ndarray | None = None,
+    seed: int = 0,
+    relight: bool = True,
 ) -> Appearance:
     """Fill everything unseen.
 
     Args:
         face_mesh: (468, 3) face landmarks in the first photo's pixels (10 = top of the face oval, 152 = chin) for the hair's colour, or None.
         mask: (H, W) bool, the person in the first photo.
-        seed: Of the hair's grain.
+        hair: (H, W) bool, the first photo's pixels that show hair, or None: what lies behind them is not seen.
+        seed: Of the hair's strands.
         relight: Light what is carried to another place as that place is lit.
     """
+    if hair is not None:
+        seen = behind_hair(surface, seen, hair)
     filler = _Filler(surface, seen, relight=relight)
     filler.mirror()
     filler.continue_clothes()
-    hair = filler.hair(hair_colors(seen, face_mesh, mask), seed)
+    drawn = filler.hair(hair_colors(seen, face_mesh, mask), seed)
     base = filler.harmonic()
-    if hair is not None:
-        base[filler.hair_zone] = hair[filler.hair_zone]
+    if drawn is not None:
+        base[filler.hair_zone] = drawn[filler.hair_zone]
     return Appearance(
         seen.photo,
         seen.uvs,
@@ -55,6 +71,17 @@ def complete(
         np.exp(filler.gain).astype(np.float32),
         float(seen.size * 0.02),
     )
+
+
+def behind_hair(surface: Surface, seen: SeenSurface, hair: np.ndarray) -> SeenSurface:
+    """The same without what hair hides of cheeks and ears: there the photo's pixels are the hair's, not the skin's."""
+    rows, columns = hair.shape
+    at = np.clip(np.round(seen.uvs[0] - 0.5).astype(int), 0, [columns - 1, rows - 1])
+    _, _, z = surface.template.T
+    side = (surface.part == 0) & ~hair_zone(surface) & ~surface.neck & (z < _ear_depth(surface) + BESIDE)
+    hidden = hair[at[:, 1], at[:, 0]] & side & (seen.page == 0)
+    keep = 1 - np.maximum(hidden, np.clip(2 * seen.smooth(hidden.astype(np.float32)), 0, 1) * side)
+    return replace(seen, weight=(seen.weight * keep).astype(np.float32), shares=(seen.shares * keep).astype(np.float32))
 
 
 class _Filler:
@@ -99,10 +126,11 @@ class _Filler:
         carried on to the exact place by the group's linear map from body to photo, which keeps stripes straight.
         """
         v, part = self.surface.template, self.surface.part
-        neck = (part == 0) & self.surface.neck & ~self.bare_neck()
+        bare, chest = self.neckline()
+        neck = (part == 0) & self.surface.neck & ~bare
         group = np.where(np.isin(part, (1, 4, 5)), 1, part)
         lend = self.sure & (self.seen.facing > 0.5) & ((part != 0) | neck)
-        banned = lend & ~reaches_sides(self.surface, self.seen, lend)
+        banned = lend & (~reaches_sides(self.surface, self.seen, lend) | chest)
         lend &= ~banned
         source = np.where(lend)[0]
         if not len(source):
@@ -113,24 +141,33 @@ class _Filler:
             distance, found, at = self._look_up(key, source, group, flip)
             better = distance + OTHER_SIDE * flip < best
             best[better], uv[better], lender[better] = distance[better] + OTHER_SIDE * flip, found[better], at[better]
-        go = ~self.sure & (best < 1.0) & ((part != 0) | neck) & (~self.have | self._over_banned(banned))
+        go = ~self.sure & (best < 1.0) & ((part != 0) | neck) & ~bare & (~self.have | self._over_banned(banned))
         go = np.flatnonzero(go)
         self.put(go, lender[go], uv[go])
 
-    def bare_neck(self) -> np.ndarray:
-        """(N,) bool: the whole neck when the photo shows skin there, filled with that skin; nothing under a scarf or a high collar."""
-        s = self.surface
+    def neckline(self) -> tuple[np.ndarray, np.ndarray]:
+        """(N,) bool, bare skin of the neck all round, filled with its colour; and (N,) bool, bare skin seen on the chest, which no back wears.
+
+        Both none under a scarf or a high collar. A garment's upper edge is where it is seen highest beside the neck: behind, cloth reaches that far.
+        """
+        s, (x, y, z) = self.surface, self.surface.template.T
+        none = np.zeros(len(x), bool)
         neck, face = (s.part == 0) & s.neck, s.regions["face"] & self.sure
         if face.sum() < 50 or (neck & self.sure).sum() < 10:
-            return np.zeros(len(neck), bool)
+            return none, none
         skin = np.median(self.seen.color[face], 0)
         close = np.linalg.norm(_shade_free(self.seen.color) - _shade_free(skin[None]), axis=1) < SKIN
         if close[neck & self.sure].mean() < 0.35:
-            return np.zeros(len(neck), bool)
-        fill = neck & ~self.sure & ~self.hair_zone
+            return none, none
+        near = (s.part == 1) & (np.abs(x) < NECKLINE) & (y > y[neck].min() - NECKLINE)
+        cloth, chest = near & self.sure & ~close, near & self.sure & close
+        worn = cloth.sum() >= 10
+        edge = np.quantile(y[cloth], 0.97) if worn else -np.inf
+        bare = (neck | near & (z < _ear_depth(s))) & (y > edge) if worn else neck
+        fill = bare & ~self.sure & ~self.hair_zone
         self.color[fill] = np.median(self.seen.color[neck & self.sure & close], 0)
         self.have[fill], self.uv[fill] = True, np.nan
-        return neck
+        return bare, chest if worn else none
 
     def _look_up(self, key: np.ndarray, source: np.ndarray, group: np.ndarray, flip: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """(N,) distance of the nearest source, (N, 2) photo coordinates there, (N,) that source; far away the pattern is continued by reflection."""
@@ -166,16 +203,24 @@ class _Filler:
         return distance < 0.5
 
     def hair(self, pool: np.ndarray | None, seed: int) -> np.ndarray | None:
-        """(N, 3) hair colours with a little grain, or None without a pool; unseen skin of head and neck is left to the Laplace fill."""
+        """(N, 3) hair colours in strands, or None without a pool; unseen skin of head and neck is left to the Laplace fill."""
         head_back = (self.surface.part == 0) & ~self.sure & (self.surface.template[:, 2] < _ear_depth(self.surface))
         bare = head_back & ~self.hair_zone & ~self.surface.neck
         self.have[bare], self.uv[bare] = False, np.nan
         if pool is None:
             return None
-        pick = pool[np.random.default_rng(seed).integers(0, len(pool), len(self.color))]
-        pick = 0.6 * np.median(pool, 0) + 0.4 * (0.5 * pick + 0.5 * self.seen.smooth(pick))
+        strands = pool[np.random.default_rng(seed).integers(0, len(pool), round(360 / STRAND) + 1)]
+        pick = strands[(self._round_the_head() / STRAND).astype(int)]
+        pick = 0.5 * np.median(pool, 0) + 0.5 * (0.5 * pick + 0.5 * self.seen.smooth(pick))
         self.color[self.hair_zone], self.have[self.hair_zone], self.uv[self.hair_zone] = pick[self.hair_zone], True, np.nan
         return pick
+
+    def _round_the_head(self) -> np.ndarray:
+        """(N,) degrees from the back of the head's axis, in [0, 360]."""
+        v = self.surface.template
+        scalp = v[self.surface.regions["scalp"]]
+        x, z = v[:, 0], v[:, 2] - (scalp[:, 2].min() + scalp[:, 2].max()) / 2
+        return np.degrees(np.arctan2(x, z)) + 180
 
     def harmonic(self) -> np.ndarray:
         """(N, 3): sure photo colours and the fill, the rest by Laplace's equation on the mesh."""
@@ -232,23 +277,19 @@ def _ear_depth(surface: Surface) -> float:
 
 
 def hair_zone(surface: Surface) -> np.ndarray:
-    """(N,) bool: the scalp, less the ears: where a haircut is when the photo does not say otherwise."""
-    return surface.regions["scalp"] & ~surface.regions["ears"] & ~surface.regions["eyes"] & (surface.part == 0)
+    """(N,) bool: where a haircut is when the photo does not say otherwise (the scalp, less the ears), and hair that falls below it."""
+    scalp = surface.regions["scalp"] & ~surface.regions["ears"] & (surface.part == 0)
+    return (scalp | surface.regions["hair"]) & ~surface.regions["eyes"]
 
 
 def hair_colors(seen: SeenSurface, face_mesh: np.ndarray | None, mask: np.ndarray) -> np.ndarray | None:
     """(M, 3) photo colours just above the face oval (hair, or a hat), the brightest strands left out; None when there are too few."""
     if face_mesh is None:
         return None
-    top, chin = face_mesh[10, :2], face_mesh[152, :2]
-    axis = (top - chin) / max(float(np.linalg.norm(top - chin)) ** 2, 1e-6)
-    y, x = np.where(mask)
-    d = np.stack([x + 0.5, y + 0.5], 1) - chin
-    up, across = d @ axis, np.abs(d @ np.array([-axis[1], axis[0]]))
-    m = (up > 1.05) & (up < 1.6) & (across < 0.55)
-    if m.sum() < 30:
+    crown = above_face(face_mesh, mask)
+    if crown.sum() < TEXELS:
         return None
-    color = seen.photo[y[m], x[m]]
+    color = seen.photo[: len(mask), : mask.shape[1]][crown]
     light = color.mean(1)
     low, high = np.percentile(light, [10, 55])
     return color[(light >= low) & (light <= high)]

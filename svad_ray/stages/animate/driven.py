@@ -65,7 +65,7 @@ class DrivenAnimate:
     def stream(self, photo: Photo, perception: Perception, *, also: Sequence[Further] = (), progress: Progress = silent) -> Iterator[Animation]:
         """The same in consecutive blocks, each as soon as its frames are decoded; the first decoded frames come after the last denoising step."""
         config, size = self.config, self.config.size
-        person, *further = fit_person(self.body, perception, also, config)
+        person, *further = fit_person(self.body, photo, perception, also, config).tracks
         progress(_FITTED)
         track = retarget(spread(load_motion(config.motion, self.body), config.frames), person=person, body=self.body, size=size)
         poses, silhouettes = driving_poses(self.body, track)

@@ -10,11 +10,13 @@ import torch
 
 from svad_ray.backends import Backend
 from svad_ray.body import load_body
+from svad_ray.body.lbs import skin_points
 from svad_ray.body.model import Body
 from svad_ray.config import AnimateConfig
 from svad_ray.conventions import to_float, to_uint8
 from svad_ray.fitting.clothed import Surface, clothed_surface
 from svad_ray.fitting.face_shape import head_rotation
+from svad_ray.fitting.hair import FallingHair, falling_hair, hair_pixels
 from svad_ray.fitting.keypoints import KeypointLoss, KeypointTargets, KeypointWeights, fit_keypoints, initial_state
 from svad_ray.fitting.landmarks import LandmarkModel
 from svad_ray.fitting.several import fit_further
@@ -58,7 +60,17 @@ def inner_face(perception: Perception) -> np.ndarray | None:
     return None if perception.face_mesh is None else perception.face_mesh[FACE_68_FROM_MESH[17:]].astype(np.float64)
 
 
-def clothe_photo(body: Body, state: FitState, perception: Perception, config: AnimateConfig) -> np.ndarray:
+def falling(body: Body, state: FitState, seen: np.ndarray | None) -> FallingHair | None:
+    """What hangs from the head on the fitted body; ``seen`` (H, W) bool: the photo's hair. None for a short haircut, or where it cannot be told."""
+    if seen is None:
+        return None
+    rest = shaped(body, state.betas)
+    skin = pose_body(body, body.J_regressor @ rest, state.pose, state.transl).skin
+    posed = skin_points(rest, body.lbs_weights, skin)[0].numpy()
+    return falling_hair(body, rest.numpy(), posed, state.viewmats[0].numpy(), state.Ks[0].numpy(), seen)
+
+
+def clothe_photo(body: Body, state: FitState, perception: Perception, config: AnimateConfig, *, hair: FallingHair | None = None) -> np.ndarray:
     """(V, 3) metres, what the person in the photo wears on the fitted body, the shape of their face included."""
     naked = clothed_surface(body, state.betas.numpy(), None)
     skin = pose_body(body, body.J_regressor @ shaped(body, state.betas), state.pose, state.transl).skin[0]
@@ -71,6 +83,7 @@ def clothe_photo(body: Body, state: FitState, perception: Perception, config: An
         ignore_border=config.bust,
         loose=config.loose,
         face=inner_face(perception),
+        hair=hair,
     )
 
 
@@ -85,9 +98,23 @@ class Reprojection:
     also_tracks: tuple[BodyTrack, ...] = ()
 
 
+@dataclass(frozen=True)
+class FittedPerson:
+    """The body in every photo of a person.
+
+    Attributes:
+        tracks: The first photo's first.
+        hair: (H, W) bool, the first photo's pixels that show hair, or None where it cannot be told. falling: What hangs from the head.
+    """
+
+    tracks: tuple[BodyTrack, ...]
+    hair: np.ndarray | None
+    falling: FallingHair | None
+
+
 def fit_person(
-    body: Body, perception: Perception, also: Sequence[Further], config: AnimateConfig, progress: Callable[[float], None] = silent
-) -> tuple[BodyTrack, ...]:
+    body: Body, photo: Photo, perception: Perception, also: Sequence[Further], config: AnimateConfig, progress: Callable[[float], None] = silent
+) -> FittedPerson:
     """The body in every photo. Shape and clothes are those of the first; pose and camera of each photo are its own.
 
     Outlines of further photos shape nothing: how far a limb points to the camera is not known well enough in any of them, and two outlines that
@@ -95,13 +122,17 @@ def fit_person(
     """
     state = fit_photo(body, perception, config)
     progress(0.5)
-    offset = clothe_photo(body, state, perception, config)
+    hair = None
+    if perception.face_mesh is not None:
+        hair = hair_pixels(to_float(photo.image), perception.mask > 0.5, perception.face_mesh)
+    hangs = falling(body, state, hair)
+    offset = clothe_photo(body, state, perception, config, hair=hangs)
     fits = [state]
     for one in also:
         camera = _camera(one.perception, state.betas, config)
         iterations = (config.keypoint_iterations, config.silhouette_iterations)
         fits.append(fit_further(body, (state, perception), one.perception, camera, offset, iterations=iterations, ignore_border=config.bust))
-    return tuple(one.to_track(body, vertex_offset=offset) for one in fits)
+    return FittedPerson(tuple(one.to_track(body, vertex_offset=offset) for one in fits), hair, hangs)
 
 
 def reproject(
@@ -114,15 +145,16 @@ def reproject(
     also: Sequence[Further] = (),
 ) -> Reprojection:
     """Everything up to the rendering of the clip."""
-    tracks = fit_person(body, perception, also, config, lambda done: progress(0.35 * done))
+    fitted = fit_person(body, photo, perception, also, config, lambda done: progress(0.35 * done))
     progress(0.35)
-    surface = clothed_surface(body, tracks[0].betas, tracks[0].vertex_offset, loose=config.loose)
+    tracks, hangs = fitted.tracks, fitted.falling
+    surface = clothed_surface(body, tracks[0].betas, tracks[0].vertex_offset, loose=config.loose, hair=None if hangs is None else hangs.share)
     rest_joints = body.J_regressor @ shaped(body, torch.tensor(tracks[0].betas))
     views = []
     for one, track in zip((Further(photo, perception), *also), tracks):
         seen = visible_in(body, surface, rest_joints, one.perception, track)
         views.append(painted(seen, to_float(one.photo.image), one.perception.mask > 0.5))
-    look = complete(surface, join_views(surface, views), perception.face_mesh, perception.mask > 0.5, seed=config.seed)
+    look = complete(surface, join_views(surface, views), perception.face_mesh, perception.mask > 0.5, hair=fitted.hair, seed=config.seed)
     progress(0.4)
     return Reprojection(tracks[0], surface, look, rest_joints, tracks[1:])
 
