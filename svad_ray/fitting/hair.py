@@ -25,7 +25,7 @@ FROM_NECK = 0.015  # metres from the neck's rim within which hair beside it begi
 REACH = 0.09  # metres from the neck's rim that are looked at
 NEAR_SHOULDER = 0.025  # metres above the shoulders: so low, and the hair goes on behind them
 BEHIND = 0.13  # metres below the shoulder joints where long hair ends that one photo does not show
-SIDES = (62.0, 80.0)  # degrees from the front between which the curtain leaves the skin
+SIDES = (58.0, 72.0)  # degrees from the front between which the curtain leaves the skin
 DRAWN_IN = 0.12  # share of its radius that a curtain loses further down
 LIES_ON = 0.012  # metres that hair lies above what is below it
 TEXELS = 30  # fewest pixels above the face from which hair has a colour
@@ -209,7 +209,7 @@ def _curtain(body: Body, rest: np.ndarray, head: _Head, hem: float, sides: list[
     d = rest - head.middle
     drop = np.clip(head.ears[1] - rest[:, 1], 0, None)
     narrower = 1 - DRAWN_IN * np.clip((drop - 0.06) / 0.12, 0, 1)
-    goal, share = _round(d, head, rest, narrower)
+    goal, share = _round(d, head, rest, narrower, flat=regions["ears"])
     upper = w[:, [J["head"], J["jaw"], J["neck"]]].sum(1) > 0.5
     share *= upper
     if hem < head.shoulder:  # on over the back
@@ -227,10 +227,11 @@ def _curtain(body: Body, rest: np.ndarray, head: _Head, hem: float, sides: list[
     return FallingHair(share[:, None] * (goal - d), share)
 
 
-def _round(d: np.ndarray, head: _Head, rest: np.ndarray, narrower: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(V, 3) places ``d`` (from the head's axis) moved outwards to the skull's width, and (V,) how much of the curtain hangs there."""
+def _round(d: np.ndarray, head: _Head, rest: np.ndarray, narrower: np.ndarray, *, flat: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(V, 3) places ``d`` (from the head's axis) moved out to the skull's width, ``flat`` ones in too; (V,) how much curtain hangs there."""
     azimuth, radius = np.degrees(np.arctan2(d[:, 0], d[:, 2])), np.hypot(d[:, 0], d[:, 2])
-    scale = np.maximum(_widest(rest, head, azimuth) * narrower, radius) / np.maximum(radius, 1e-6)
+    wide = _widest(rest, head, azimuth) * narrower
+    scale = np.where(flat, wide, np.maximum(wide, radius)) / np.maximum(radius, 1e-6)
     share = np.clip((np.abs(azimuth) - SIDES[0]) / (SIDES[1] - SIDES[0]), 0, 1)
     return d * np.stack([scale, np.ones_like(scale), scale], 1), share
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import cv2
 import numpy as np
 import scipy.sparse as sp
 from scipy.sparse.linalg import splu
@@ -18,7 +19,7 @@ from scipy.spatial import cKDTree
 from svad_ray.fitting.clothed import MIRRORED_PART, Surface
 from svad_ray.fitting.hair import TEXELS, above_face
 from svad_ray.geometry.raster import sample_bilinear
-from svad_ray.stages.animate.appearance import Appearance
+from svad_ray.stages.animate.appearance import Appearance, odd
 from svad_ray.stages.animate.projection import SeenSurface
 from svad_ray.stages.animate.shading import STRONGEST, Shading, fit_shading
 
@@ -27,6 +28,8 @@ MIRROR_REACH = 0.012  # metres between a vertex and its partner's mirror image
 PART_STEP = 3.0  # added per part to the look-up key: parts never mix
 SKIN = 0.18  # shade-free colour distance within which a vertex counts as skin like the face's
 REFLECT = 0.025  # metres from any source beyond which a pattern is continued by reflection
+HAIR_GUARD = 0.003  # of the person's size: so far beside hair the photo mixes it with skin
+THROUGH = 0.75  # cosine between normal and view below which skin is no part of where hair falls
 STRAND = 3.0  # degrees round the head that share a shade
 NECKLINE = 0.10  # metres from the middle within which a garment's upper edge is looked for, and below the shoulder joints
 BESIDE = 0.05  # metres before the ears up to which hair may hide the side of the face
@@ -53,13 +56,13 @@ def complete(
         seed: Of the hair's strands.
         relight: Light what is carried to another place as that place is lit.
     """
-    if hair is not None:
-        seen = behind_hair(surface, seen, hair)
+    on_hair = np.zeros(len(surface.rest), bool) if hair is None else shows_hair(seen, hair)
+    seen = behind_hair(surface, seen, on_hair)
     filler = _Filler(surface, seen, relight=relight)
     filler.mirror()
     filler.continue_clothes()
     drawn = filler.hair(hair_colors(seen, face_mesh, mask), seed)
-    base = filler.harmonic()
+    base = filler.harmonic(filler.hair_zone | (on_hair & hair_zone(surface)) if drawn is not None else None)
     if drawn is not None:
         base[filler.hair_zone] = drawn[filler.hair_zone]
     return Appearance(
@@ -73,14 +76,20 @@ def complete(
     )
 
 
-def behind_hair(surface: Surface, seen: SeenSurface, hair: np.ndarray) -> SeenSurface:
-    """The same without what hair hides of cheeks and ears: there the photo's pixels are the hair's, not the skin's."""
+def shows_hair(seen: SeenSurface, hair: np.ndarray) -> np.ndarray:
+    """(N,) bool: vertices where the first photo's pixels are hair's, or beside hair and mixed with it."""
     rows, columns = hair.shape
+    wider = cv2.dilate(hair.astype(np.uint8), np.ones((odd(HAIR_GUARD * seen.size),) * 2, np.uint8)) > 0
     at = np.clip(np.round(seen.uvs[0] - 0.5).astype(int), 0, [columns - 1, rows - 1])
-    _, _, z = surface.template.T
-    side = (surface.part == 0) & ~hair_zone(surface) & ~surface.neck & (z < _ear_depth(surface) + BESIDE)
-    hidden = hair[at[:, 1], at[:, 0]] & side & (seen.page == 0)
-    keep = 1 - np.maximum(hidden, np.clip(2 * seen.smooth(hidden.astype(np.float32)), 0, 1) * side)
+    return wider[at[:, 1], at[:, 0]] & (seen.page == 0)
+
+
+def behind_hair(surface: Surface, seen: SeenSurface, on_hair: np.ndarray) -> SeenSurface:
+    """The same without what hair hides of cheeks and ears (the photo's pixels are the hair's), and without skin seen aslant where hair falls."""
+    side = (surface.part == 0) & ~hair_zone(surface) & ~surface.neck & (surface.template[:, 2] < _ear_depth(surface) + BESIDE)
+    through = surface.regions["hair"] & ~on_hair & (seen.facing < THROUGH)
+    hidden = on_hair & side | through
+    keep = 1 - np.maximum(hidden, np.clip(2 * seen.smooth(hidden.astype(np.float32)), 0, 1) * (side | through))
     return replace(seen, weight=(seen.weight * keep).astype(np.float32), shares=(seen.shares * keep).astype(np.float32))
 
 
@@ -222,18 +231,19 @@ class _Filler:
         x, z = v[:, 0], v[:, 2] - (scalp[:, 2].min() + scalp[:, 2].max()) / 2
         return np.degrees(np.arctan2(x, z)) + 180
 
-    def harmonic(self) -> np.ndarray:
-        """(N, 3): sure photo colours and the fill, the rest by Laplace's equation on the mesh."""
-        known = self.sure | self.have
+    def harmonic(self, apart: np.ndarray | None = None) -> np.ndarray:
+        """(N, 3): sure photo colours and the fill, the rest by Laplace's equation on the mesh without the vertices ``apart`` (N,) bool."""
         out = np.where(self.sure[:, None], self.seen.color, self.color).astype(np.float64)
-        unknown = np.where(~known)[0]
-        if not len(unknown) or not known.any():
+        among = np.arange(len(out)) if apart is None else np.flatnonzero(~apart)
+        known = (self.sure | self.have)[among]
+        fixed, unknown = among[known], among[~known]
+        if not len(unknown) or not len(fixed):
             return out
-        a = self.seen.neighbours
-        lap = (sp.diags(np.asarray(a.sum(1)).ravel()) - a).tocsr()
-        rhs = -(lap[unknown][:, np.where(known)[0]] @ out[known])
-        system = (lap[unknown][:, unknown] + sp.eye(len(unknown)) * 1e-6).tocsc()
-        out[unknown] = splu(system).solve(np.asarray(rhs))
+        a = self.seen.neighbours[among][:, among]
+        lap = (sp.diags(np.asarray(a.sum(1)).ravel()) - a).tocsr()[~known]
+        pull = 1e-6  # what hangs together with nothing known gets the mean
+        rhs = pull * out[fixed].mean(0) - lap[:, known] @ out[fixed]
+        out[unknown] = splu((lap[:, ~known] + sp.eye(len(unknown)) * pull).tocsc()).solve(np.asarray(rhs))
         return out
 
 
