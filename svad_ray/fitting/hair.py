@@ -19,9 +19,9 @@ from svad_ray.geometry.raster import project, to_camera
 
 J = JOINT_INDEX
 BAND = 0.01  # metres of height that are judged together
-LEAST_SIDE = 0.006  # metres of hair beside the neck that count
-LEAST_FALL = 0.03  # metres below the ears' middle from which hair falls
-FROM_NECK = 0.015  # metres from the neck's rim within which hair beside it begins
+LEAST_SIDE = 0.008  # metres of hair beside the neck that count
+LEAST_FALL = 0.04  # metres below the ears' middle from which hair falls
+FROM_NECK = 0.004  # metres from the naked neck's rim: what is nearer may be skin in the shade
 REACH = 0.09  # metres from the neck's rim that are looked at
 NEAR_SHOULDER = 0.025  # metres above the shoulders: so low, and the hair goes on behind them
 BEHIND = 0.13  # metres below the shoulder joints where long hair ends that one photo does not show
@@ -189,7 +189,7 @@ def _lowest(body: Body, rest: np.ndarray, uv: np.ndarray, pixels_per_metre: floa
             continue
         rim, other = uv[ring[np.argmax(sign * rest[ring, 0])]], uv[ring[np.argmin(sign * rest[ring, 0])]]
         across = (rim - other) / max(float(np.linalg.norm(rim - other)), 1e-6)
-        steps = np.arange(-FROM_NECK * pixels_per_metre, REACH * pixels_per_metre)
+        steps = np.arange(FROM_NECK * pixels_per_metre, REACH * pixels_per_metre)
         at = np.round(rim + steps[:, None] * across - 0.5).astype(int)
         inside = (at >= 0).all(1) & (at[:, 0] < hair.shape[1]) & (at[:, 1] < hair.shape[0])
         on = np.zeros(len(at), bool)

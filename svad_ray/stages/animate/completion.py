@@ -58,11 +58,11 @@ def complete(
     """
     on_hair = np.zeros(len(surface.rest), bool) if hair is None else shows_hair(seen, hair)
     seen = behind_hair(surface, seen, on_hair)
-    filler = _Filler(surface, seen, relight=relight)
+    filler = _Filler(surface, seen, on_hair, relight=relight)
     filler.mirror()
     filler.continue_clothes()
     drawn = filler.hair(hair_colors(seen, face_mesh, mask), seed)
-    base = filler.harmonic(filler.hair_zone | (on_hair & hair_zone(surface)) if drawn is not None else None)
+    base = filler.harmonic(filler.hair_zone | filler.on_hair if drawn is not None else None)
     if drawn is not None:
         base[filler.hair_zone] = drawn[filler.hair_zone]
     return Appearance(
@@ -96,7 +96,7 @@ def behind_hair(surface: Surface, seen: SeenSurface, on_hair: np.ndarray) -> See
 class _Filler:
     """The growing fill: colours, where they came from, which vertices have one."""
 
-    def __init__(self, surface: Surface, seen: SeenSurface, *, relight: bool) -> None:
+    def __init__(self, surface: Surface, seen: SeenSurface, on_hair: np.ndarray, *, relight: bool) -> None:
         self.surface, self.seen = surface, seen
         count = len(surface.rest)
         self.sure = seen.weight > SURE
@@ -105,6 +105,7 @@ class _Filler:
         lights = [self._light(k) if relight else Shading(np.zeros(5)) for k in range(len(seen.shares))]
         self.light = np.stack([light(normals) for light, normals in zip(lights, seen.normals)])  # (K, N) log brightness, each photo's
         self.hair_zone = hair_zone(surface) & (seen.weight < 0.9)
+        self.on_hair = on_hair & self.sure & (surface.part == 0)  # no source of skin
 
     def _light(self, page: int) -> Shading:
         """The light of one photo."""
@@ -120,7 +121,7 @@ class _Filler:
 
     def mirror(self) -> None:
         """The other side of the body, where that was seen (helps when the person is turned)."""
-        source = np.where(self.sure)[0]
+        source = np.where(self.sure & ~self.on_hair)[0]
         if not len(source):
             return
         v = self.surface.template
