@@ -12,7 +12,7 @@ from svad_ray.stages.animate.completion import behind_hair, complete, hair_zone,
 from svad_ray.stages.animate.projection import look_at_photo
 
 SKIN, CLOTH, HAIR = (0.8, 0.6, 0.5), (0.1, 0.2, 0.6), (0.05, 0.4, 0.05)
-EDGE = 0.47  # metres: the garment's upper edge beside the neck; before the throat it lies 5 cm lower
+EDGE = 0.47  # metres: the garment's upper edge beside the neck; before the throat it lies 10 cm lower
 
 FRINGE = 0.71  # metres
 
@@ -30,7 +30,7 @@ def person():
     points = to_camera(surface.posed(skin), viewmats[0].numpy())
     x, y, z = surface.template.T
     color = np.tile(np.array(SKIN), (len(x), 1))
-    low = (np.abs(x) < 0.05) & (y > EDGE - 0.05)
+    low = (np.abs(x) < 0.05) & (y > EDGE - 0.1)
     color[np.isin(surface.part, (1, 2, 3)) & (y < EDGE) & ~low] = CLOTH
     is_hair = surface.regions["hair"] | surface.regions["scalp"] & ~surface.regions["ears"] | (surface.part == 0) & (y > FRINGE)
     color[is_hair] = HAIR
@@ -56,7 +56,7 @@ def test_behind_the_garment_reaches_as_high_as_beside_the_neck_and_skin_is_above
     look = complete(surface, seen, mesh, mask, hair=hair)
     x, y, _ = surface.template.T
     back = (surface.part == PARTS.index("torso")) & (seen.facing < -0.3) & (np.abs(x) < 0.04) & ~surface.regions["hair"]
-    worn = back & (y > EDGE - 0.05) & (y < EDGE - 0.015)
+    worn = back & (y > EDGE - 0.08) & (y < EDGE - 0.015)
     assert worn.sum() > 20 and near(look.colors[worn], CLOTH).mean() > 0.75  # the front shows skin at this height
     bare = (surface.part == 0) & surface.neck & (seen.facing < -0.3) & (y > EDGE + 0.02) & ~hair_zone(surface)
     assert bare.sum() > 20 and near(look.colors[bare], SKIN).mean() > 0.9

@@ -11,7 +11,7 @@ from svad_ray.fitting.state import pose_body
 from svad_ray.fitting.surface import clothe
 from svad_ray.geometry.raster import project, to_camera
 
-BROWN, SKIN, BLUE = (0.25, 0.15, 0.08), (0.85, 0.65, 0.55), (0.2, 0.3, 0.7)
+BROWN, DARK, SKIN, BLUE = (0.25, 0.15, 0.08), (0.1, 0.07, 0.05), (0.85, 0.65, 0.55), (0.2, 0.3, 0.7)
 FACE = {
     10: (100, 60),
     152: (100, 140),
@@ -25,7 +25,7 @@ FACE = {
 }
 
 
-def portrait(*, shirt=BLUE, rng=None):
+def portrait(*, shirt=BLUE, color=BROWN, skin=SKIN):
     """A head of 80 pixels from the top of the face to the chin, hair round it down to row 170, a shirt from row 190; picture, mask, mesh, hair."""
     y, x = np.mgrid[:320, :200]
     face = ((x - 100) / 32) ** 2 + ((y - 100) / 42) ** 2 < 1
@@ -35,19 +35,20 @@ def portrait(*, shirt=BLUE, rng=None):
     hair &= ~face & ~neck
     mask = face | neck | hair | body
     image = np.full((320, 200, 3), 0.95)
-    for where, color in ((body, shirt), (hair, BROWN), (neck | face, SKIN)):
-        image[where] = color
-    image = np.clip(image + 0.02 * (rng or np.random.default_rng(0)).standard_normal(image.shape), 0, 1)
+    for where, paint in ((body, shirt), (hair, color), (neck | face, skin)):
+        image[where] = paint
+    image = np.clip(image + 0.02 * np.random.default_rng(0).standard_normal(image.shape), 0, 1)
     mesh = np.zeros((468, 3), np.float32)
     for i, xy in FACE.items():
         mesh[i, :2] = xy
     return image, mask, mesh, hair
 
 
-def test_hair_is_told_from_skin_and_clothes():
-    image, mask, mesh, hair = portrait()
+@pytest.mark.parametrize("color, skin", [(BROWN, SKIN), (DARK, SKIN), ((0.7, 0.52, 0.38), SKIN), (DARK, (0.3, 0.2, 0.15))])
+def test_hair_is_told_from_skin_and_clothes(color, skin):
+    image, mask, mesh, hair = portrait(color=color, skin=skin)
     found = hair_pixels(image, mask, mesh)
-    assert (found & hair).sum() / (found | hair).sum() > 0.95
+    assert (found & hair).sum() / (found | hair).sum() > 0.997
 
 
 def test_a_patch_of_the_same_colour_elsewhere_is_no_hair():
@@ -133,4 +134,4 @@ def test_clothes_start_from_the_hair(body, standing, head):
     without, with_ = (clothe(body, standing, np.zeros((512, 512), np.float32), iterations=0, hair=one) for one in (None, hair))
     assert np.abs(with_ - without - hair.offset)[head[0][:, 1] < 0.3].max() < 1e-6
     more = np.linalg.norm(with_ - without - hair.offset, axis=1)[hair.share > 0.9]
-    assert 0.003 < np.median(more) < 0.02  # a strand's thickness on top
+    assert 0.008 < np.median(more) < 0.02  # a strand's thickness on top

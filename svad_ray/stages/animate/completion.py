@@ -136,11 +136,11 @@ class _Filler:
         carried on to the exact place by the group's linear map from body to photo, which keeps stripes straight.
         """
         v, part = self.surface.template, self.surface.part
-        bare, chest = self.neckline()
+        bare = self.neckline()
         neck = (part == 0) & self.surface.neck & ~bare
         group = np.where(np.isin(part, (1, 4, 5)), 1, part)
         lend = self.sure & (self.seen.facing > 0.5) & ((part != 0) | neck)
-        banned = lend & (~reaches_sides(self.surface, self.seen, lend) | chest)
+        banned = lend & ~reaches_sides(self.surface, self.seen, lend)
         lend &= ~banned
         source = np.where(lend)[0]
         if not len(source):
@@ -155,29 +155,29 @@ class _Filler:
         go = np.flatnonzero(go)
         self.put(go, lender[go], uv[go])
 
-    def neckline(self) -> tuple[np.ndarray, np.ndarray]:
-        """(N,) bool, bare skin of the neck all round, filled with its colour; and (N,) bool, bare skin seen on the chest, which no back wears.
+    def neckline(self) -> np.ndarray:
+        """(N,) bool, bare skin of the neck all round, filled with its colour.
 
-        Both none under a scarf or a high collar. A garment's upper edge is where it is seen highest beside the neck: behind, cloth reaches that far.
+        None under a scarf or a high collar. A garment's upper edge is where it is seen highest beside the neck: behind, cloth reaches that far.
         """
         s, (x, y, z) = self.surface, self.surface.template.T
         none = np.zeros(len(x), bool)
         neck, face = (s.part == 0) & s.neck, s.regions["face"] & self.sure
         if face.sum() < 50 or (neck & self.sure).sum() < 10:
-            return none, none
+            return none
         skin = np.median(self.seen.color[face], 0)
         close = np.linalg.norm(_shade_free(self.seen.color) - _shade_free(skin[None]), axis=1) < SKIN
         if close[neck & self.sure].mean() < 0.35:
-            return none, none
+            return none
         near = (s.part == 1) & (np.abs(x) < NECKLINE) & (y > y[neck].min() - NECKLINE)
-        cloth, chest = near & self.sure & ~close, near & self.sure & close
+        cloth = near & self.sure & ~close
         worn = cloth.sum() >= 10
         edge = np.quantile(y[cloth], 0.97) if worn else -np.inf
         bare = (neck | near & (z < _ear_depth(s))) & (y > edge) if worn else neck
         fill = bare & ~self.sure & ~self.hair_zone
         self.color[fill] = np.median(self.seen.color[neck & self.sure & close], 0)
         self.have[fill], self.uv[fill] = True, np.nan
-        return bare, chest if worn else none
+        return bare
 
     def _look_up(self, key: np.ndarray, source: np.ndarray, group: np.ndarray, flip: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """(N,) distance of the nearest source, (N, 2) photo coordinates there, (N,) that source; far away the pattern is continued by reflection."""

@@ -194,7 +194,8 @@ class ReprojectionAnimate:
         models=("makehuman",),
         memory_gib=1.5,
     )
-    version = 2  # 2: calibrated landmarks, stride depth, skirts and faces of their own; several photos; what is carried is lit as its place is
+    # 2: calibrated landmarks, stride depth, skirts and faces of their own; several photos; what is carried is lit as its place is
+    version = 3  # 3: hair that falls, necklines
 
     def __init__(self, config: AnimateConfig | None = None) -> None:
         self.config = config or AnimateConfig()

@@ -46,7 +46,7 @@ class MusePoseAnimate(DrivenAnimate):
         memory_gib=24,
         device="cuda",
     )
-    version: ClassVar[int] = 2  # 2: the photo's fit knows strides, faces and loose clothes; several photos
+    version: ClassVar[int] = 3  # 3: the photo's fit knows hair that falls
 
     def __init__(self, config: AnimateConfig | None = None) -> None:
         super().__init__(config)
