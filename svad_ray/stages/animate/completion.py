@@ -13,6 +13,8 @@ from dataclasses import replace
 import cv2
 import numpy as np
 import scipy.sparse as sp
+from scipy.ndimage import labeled_comprehension
+from scipy.sparse.csgraph import connected_components
 from scipy.sparse.linalg import splu
 from scipy.spatial import cKDTree
 
@@ -34,6 +36,8 @@ STRAND = 3.0  # degrees round the head that share a shade
 NECKLINE = 0.10  # metres from the middle within which a garment's upper edge is looked for, and below the shoulder joints
 BESIDE = 0.05  # metres before the ears up to which hair may hide the side of the face
 OTHER_SIDE = 0.04  # metres that a source on the other side counts farther away
+OPENING, HEM = 0.15, 4  # metres of height from which what must not be copied is an opening, and edges beside it that are not copied either
+LEG_INNER, LEG_OUTER = 0.7, 0.6  # of a leg's width from its inner side: what is judged, and what it is compared with
 SUPPORT_COLOR, SUPPORT_HEIGHT, SUPPORT_COUNT = 0.13, 0.07, 6  # when cloth counts as reaching the sides
 
 
@@ -258,23 +262,46 @@ def _linear_map(xy: np.ndarray, uv: np.ndarray) -> np.ndarray:
 def reaches_sides(surface: Surface, seen: SeenSurface, lend: np.ndarray) -> np.ndarray:
     """(N,) bool: lenders whose colour also occurs at the outer part of the same garment at about the same height.
 
-    Only the torso is judged; stripes and plaids pass (their colours reach the sides), prints, ties, open coats and crossed hands do not.
+    Torso and legs are judged. Stripes and plaids pass (their colours reach the sides); prints, ties, hands and what an open coat shows do not.
     """
     ok = np.ones(len(lend), bool)
-    torso = np.where(lend & (surface.part == 1))[0]
-    if len(torso) < 50:
-        return ok
-    v = surface.template
-    outer = lend & np.isin(surface.part, (1, 4, 5)) & (np.abs(v[:, 0]) > 0.62 * np.quantile(np.abs(v[torso, 0]), 0.98))
-    if outer.sum() < SUPPORT_COUNT:
-        return ok
-    key = np.concatenate([_shade_free(seen.color) / SUPPORT_COLOR, v[:, 1:2] / SUPPORT_HEIGHT], 1)
-    distance, _ = cKDTree(key[outer]).query(key[torso], k=SUPPORT_COUNT)
-    ok[torso] = distance[:, -1] < 1.0
-    # a lender beside banned cloth may carry its blurred edge
-    bad = np.zeros(len(ok))
-    bad[torso] = ~ok[torso]
-    return ok & ~((seen.neighbours @ bad) > 0)
+    torso, legs = lend & (surface.part == 1), lend & np.isin(surface.part, (4, 5))
+    x, y = np.abs(surface.template[:, 0]), surface.template[:, 1]
+    key = np.concatenate([_shade_free(seen.color) / SUPPORT_COLOR, y[:, None] / SUPPORT_HEIGHT], 1)
+    beside = (torso | legs) & (x > 0.62 * np.quantile(x[torso], 0.98)) if torso.sum() >= 50 else np.zeros(len(lend), bool)
+    across = _across_leg(x, y, np.isin(surface.part, (4, 5)))
+    for judged, outer in ((torso, beside), (legs & (across < LEG_INNER), legs & (across > LEG_OUTER))):
+        if outer.sum() >= SUPPORT_COUNT and judged.any():
+            distance, _ = cKDTree(key[outer]).query(key[judged], k=SUPPORT_COUNT)
+            ok[judged] = distance[:, -1] < 1.0
+    bad = lend & ~ok
+    beside = (seen.neighbours @ bad.astype(np.float32)) > 0  # a lender beside it may carry its blurred edge
+    opening = _tall(bad, seen.neighbours, y)
+    for _ in range(HEM):  # beside an opening all the way down there is a hem, or buttons
+        opening |= (seen.neighbours @ opening.astype(np.float32)) > 0
+    return ok & ~beside & ~opening
+
+
+def _tall(marked: np.ndarray, neighbours: sp.csr_matrix, y: np.ndarray) -> np.ndarray:
+    """(N,) bool: the ``marked`` vertices of pieces that reach over more than ``OPENING`` of height ``y``."""
+    out, numbers = np.zeros(len(marked), bool), np.flatnonzero(marked)
+    if len(numbers):
+        _, piece = connected_components(neighbours[numbers][:, numbers], directed=False)
+        high = labeled_comprehension(y[numbers], piece, np.arange(piece.max() + 1), np.ptp, float, 0.0)
+        out[numbers] = high[piece] > OPENING
+    return out
+
+
+def _across_leg(x: np.ndarray, y: np.ndarray, legs: np.ndarray) -> np.ndarray:
+    """(N,) from 0 at a leg's inner side to 1 at its outer side at each height; ``x``: metres from the middle, ``y``: height, ``legs`` (N,) bool."""
+    out = np.zeros(len(x))
+    if not legs.any():
+        return out
+    band = ((y - y[legs].min()) / SUPPORT_HEIGHT).astype(int)
+    for b in np.unique(band[legs]):
+        here = legs & (band == b)
+        out[here] = (x[here] - x[here].min()) / max(float(np.ptp(x[here])), 1e-6)
+    return out
 
 
 def _shade_free(color: np.ndarray) -> np.ndarray:
