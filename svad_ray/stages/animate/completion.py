@@ -36,7 +36,9 @@ STRAND = 3.0  # degrees round the head that share a shade
 NECKLINE = 0.10  # metres from the middle within which a garment's upper edge is looked for, and below the shoulder joints
 BESIDE = 0.05  # metres before the ears up to which hair may hide the side of the face
 OTHER_SIDE = 0.04  # metres that a source on the other side counts farther away
-OPENING, HEM = 0.15, 4  # metres of height from which what must not be copied is an opening, and edges beside it that are not copied either
+BANNED_NEAR = 0.006  # of the person's size: a place in the photo so near to what must not be copied shows it
+PRINT, OPENING = 0.04, 0.15  # metres of height from which what must not be copied is a print, and from which an opening
+HEM = 4  # edges beside an opening that are not copied either
 LEG_INNER, LEG_OUTER = 0.7, 0.6  # of a leg's width from its inner side: what is judged, and what it is compared with
 SUPPORT_COLOR, SUPPORT_HEIGHT, SUPPORT_COUNT = 0.13, 0.07, 6  # when cloth counts as reaching the sides
 
@@ -157,6 +159,11 @@ class _Filler:
             best[better], uv[better], lender[better] = distance[better] + OTHER_SIDE * flip, found[better], at[better]
         go = ~self.sure & (best < 1.0) & ((part != 0) | neck) & ~bare & (~self.have | self._over_banned(banned))
         go = np.flatnonzero(go)
+        prints = _tall(banned, self.seen.neighbours, v[:, 1], PRINT)
+        if prints.any():  # the exact place may lie on what must not be copied: then the lender's own
+            distance, _ = cKDTree(self.seen.uv[prints]).query(uv[go])
+            onto = go[distance < BANNED_NEAR * self.seen.size]
+            uv[onto] = self.seen.uv[lender[onto]]
         self.put(go, lender[go], uv[go])
 
     def neckline(self) -> np.ndarray:
@@ -276,19 +283,19 @@ def reaches_sides(surface: Surface, seen: SeenSurface, lend: np.ndarray) -> np.n
             ok[judged] = distance[:, -1] < 1.0
     bad = lend & ~ok
     beside = (seen.neighbours @ bad.astype(np.float32)) > 0  # a lender beside it may carry its blurred edge
-    opening = _tall(bad, seen.neighbours, y)
+    opening = _tall(bad, seen.neighbours, y, OPENING)
     for _ in range(HEM):  # beside an opening all the way down there is a hem, or buttons
         opening |= (seen.neighbours @ opening.astype(np.float32)) > 0
     return ok & ~beside & ~opening
 
 
-def _tall(marked: np.ndarray, neighbours: sp.csr_matrix, y: np.ndarray) -> np.ndarray:
-    """(N,) bool: the ``marked`` vertices of pieces that reach over more than ``OPENING`` of height ``y``."""
+def _tall(marked: np.ndarray, neighbours: sp.csr_matrix, y: np.ndarray, least: float) -> np.ndarray:
+    """(N,) bool: the ``marked`` vertices of pieces that reach over more than ``least`` of height ``y``."""
     out, numbers = np.zeros(len(marked), bool), np.flatnonzero(marked)
     if len(numbers):
         _, piece = connected_components(neighbours[numbers][:, numbers], directed=False)
         high = labeled_comprehension(y[numbers], piece, np.arange(piece.max() + 1), np.ptp, float, 0.0)
-        out[numbers] = high[piece] > OPENING
+        out[numbers] = high[piece] > least
     return out
 
 
