@@ -22,6 +22,8 @@ J = JOINT_INDEX
 Loose = Literal["off", "auto", "on"]
 BAND = 0.02  # metres of height that share one cross-section
 GAP_NAKED, GAP_CLOSED = 0.03, 0.012  # metres between the legs that count as a gap, and what cloth leaves of it
+GAP_WIDE = 0.06  # metres in the picture that a skirt closes at its widest; less may be legs that cross
+UNEVEN = 0.08  # metres between the heights of both legs in the picture from which one is bent, and nothing is said there
 LEAST_SKIRT = 0.10  # metres of closed gap from which cloth counts as a skirt
 STANDS_OFF = (0.02, 0.05)  # metres off the body from which cloth moves freely ("on"), none to wholly
 HANG = 0.5  # how far cloth below the hips falls straight instead of following the legs; rings of offsets add the rest
@@ -60,23 +62,27 @@ def skirt_hem(body: Body, rest: np.ndarray, posed: np.ndarray, viewmat: np.ndarr
         viewmat, K: The photo's camera. mask: (H, W) in [0, 1].
     """
     left, right = legs(body)
-    uv = project(to_camera(posed, viewmat), K)
+    camera = to_camera(posed, viewmat)
+    uv = project(camera, K)
     height, gap = leg_gap(body, rest)
-    closed, judged = np.zeros(len(height), bool), np.zeros(len(height), bool)
+    crotch = _crotch(body, rest) - 3 * BAND  # just below it the legs' inner sides are the pelvis's
+    closed, judged, seen = np.zeros(len(height), bool), np.zeros(len(height), bool), np.zeros(len(height))
     for i, y in enumerate(height):
-        if not gap[i] > GAP_NAKED:
+        if not (gap[i] > GAP_NAKED and y < crotch):
             continue
         here = np.abs(rest[:, 1] - y) < BAND
+        pixels = K[0, 0] / float(np.median(camera[here & (left | right), 2]))  # a metre
         low, high = uv[here & right, 0].max(), uv[here & left, 0].min()
-        row = int(np.median(uv[here & (left | right), 1]))
-        if high - low < 3 or not 0 <= row < mask.shape[0]:
+        rows = [float(np.median(uv[here & side, 1])) for side in (left, right)]
+        row, seen[i] = int(np.mean(rows)), (high - low) / pixels
+        if seen[i] < GAP_NAKED or abs(rows[0] - rows[1]) > UNEVEN * pixels or not 0 <= row < mask.shape[0]:
             continue
         between = mask[row, max(0, int(low) + 1) : int(high)]
         judged[i], closed[i] = len(between) > 0, len(between) > 0 and (between > 0.5).mean() > BRIDGED
     open_ = judged & ~closed
     hem = height[open_].max() if open_.any() else height[judged].min() if judged.any() else np.inf
     shut = judged & closed & (height > hem)
-    return float(hem) if shut.sum() * BAND > LEAST_SKIRT else None
+    return float(hem) if shut.sum() * BAND > LEAST_SKIRT and np.quantile(seen[shut], 0.9) > GAP_WIDE else None
 
 
 def skirt_shell(body: Body, rest: np.ndarray, hem: float) -> np.ndarray:

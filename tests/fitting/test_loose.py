@@ -1,5 +1,7 @@
 """Skirts: found in the mask, a surface that encloses both legs, and skinning that does not tear it."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -40,6 +42,21 @@ def test_a_skirt_is_found_with_its_hem_and_trousers_are_none(body, standing):
     camera = standing.viewmats[0].numpy(), standing.Ks[0].numpy()
     assert skirt_hem(body, rest, posed, *camera, mask) is None
     assert abs(skirt_hem(body, rest, posed, *camera, skirted(body, rest, posed, mask, standing, HEM)) - HEM) < 0.05
+
+
+def test_legs_that_nearly_touch_or_of_which_one_is_bent_are_no_skirt(body, standing):
+    """A mask that closes what little the fit leaves open between the legs tells of a fit that is a little off."""
+    camera = standing.viewmats[0].numpy(), standing.Ks[0].numpy()
+    for joint, angle in (("hip", 0.08), ("knee", 0.9)):
+        state = replace(standing, pose=standing.pose.clone())
+        for side, sign in (("left", -1), ("right", 1)):
+            if joint == "hip":
+                state.pose[0, J[f"{side}_hip"], 2] += sign * angle
+        if joint == "knee":
+            state.pose[0, J["right_knee"], 0] += angle
+            state.pose[0, J["right_hip"], 0] -= angle
+        rest, posed, mask = view(body, state)
+        assert skirt_hem(body, rest, posed, *camera, skirted(body, rest, posed, mask, state, -0.8)) is None, joint
 
 
 def test_the_shell_closes_the_legs_and_lies_inside_nobody(body):
