@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from svad_ray.backends import Backend
-from svad_ray.config import StageConfig
+from svad_ray.config import IdentityConfig, RestoreConfig
 from svad_ray.subject import BodyTrack, Clip, Perception, Photo
 
 
@@ -31,14 +31,10 @@ class _Off:
     backend: ClassVar[Backend]
     remark: ClassVar[str]
 
-    def __init__(self, config: StageConfig | None = None) -> None:
-        self.config = config
-
     def setup(self) -> None:
         """Nothing to load."""
 
-    def __call__(self, shard: Clip, shared: Any = None) -> Clip:
-        """The shard with a remark on every frame."""
+    def _remarked(self, shard: Clip) -> Clip:
         return replace(shard, remarks=tuple("; ".join(part for part in (remark, self.remark) if part) for remark in shard.remarks))
 
 
@@ -48,8 +44,15 @@ class NoIdentity(_Off):
     backend = _described("identity", "the generated faces stay")
     remark = "identity off"
 
+    def __init__(self, config: IdentityConfig | None = None) -> None:
+        self.config = config or IdentityConfig()
+
     def reference(self, photo: Photo, perception: Perception, photo_track: BodyTrack) -> None:
         """No head is lifted."""
+
+    def __call__(self, shard: Clip, reference: None = None) -> Clip:
+        """The shard with a remark on every frame."""
+        return self._remarked(shard)
 
 
 class NoRestore(_Off):
@@ -58,5 +61,12 @@ class NoRestore(_Off):
     backend = _described("restore", "the frames stay as they are, at their size")
     remark = "restoration off"
 
+    def __init__(self, config: RestoreConfig | None = None) -> None:
+        self.config = config or RestoreConfig()
+
     def plan(self, track: BodyTrack) -> None:
         """No frame gets any work."""
+
+    def __call__(self, shard: Clip, plan: None = None) -> Clip:
+        """The shard with a remark on every frame."""
+        return self._remarked(shard)
