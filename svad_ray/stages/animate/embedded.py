@@ -169,7 +169,7 @@ class ReprojectionAnimate:
         models=("makehuman",),
         memory_gib=1.5,
     )
-    version = 3  # 3: the rim is brought to the mask's border. 2: calibrated landmarks, stride depth, skirts and faces of their own; several photos; what is carried is lit as its place is
+    version = 3  # 3: the rim on the mask's border. 2: calibrated landmarks, stride depth, skirts and faces of their own, relit fill; several photos
 
     def __init__(self, config: AnimateConfig | None = None) -> None:
         self.config = config or AnimateConfig()
