@@ -35,7 +35,11 @@ HANDS = 0.5  # how far the outline moves hands and faces, which ``clothe`` keeps
 
 def border_distance(mask: np.ndarray) -> np.ndarray:
     """(H * FINER, W * FINER) float32, pixels of the mask's own size inside (positive) or outside of its border."""
-    fine = cv2.resize(mask.astype(np.float32), None, fx=FINER, fy=FINER, interpolation=cv2.INTER_LINEAR) > 0.5
+    return _signed(cv2.resize(mask.astype(np.float32), None, fx=FINER, fy=FINER, interpolation=cv2.INTER_LINEAR) > 0.5)
+
+
+def _signed(fine: np.ndarray) -> np.ndarray:
+    """Distances from the border of a mask that is ``FINER`` already; pixels lie half a pixel off it."""
     signed = distance_transform_edt(fine) - distance_transform_edt(~fine)
     return ((signed - 0.5 * np.sign(signed)) / FINER).astype(np.float32)
 
@@ -95,12 +99,12 @@ def _read(
     height, width = shape
     fine = K * np.array([[FINER], [FINER], [1.0]])
     drawn = rasterize_mesh(points, faces, fine, height * FINER, width * FINER).mask
-    own = (distance_transform_edt(drawn) - distance_transform_edt(~drawn)) / FINER
+    own = _signed(drawn)
     uv = project(points, fine).astype(np.float32)
     ray = points / np.linalg.norm(points, axis=1, keepdims=True)
     facing = np.abs((normals * ray).sum(1))
     flat = normals[:, :2] / (np.linalg.norm(normals[:, :2], axis=1, keepdims=True) + 1e-9)
-    beside = sample_bilinear(own.astype(np.float32), uv)
+    beside = sample_bilinear(own, uv)
     gap = sample_bilinear(inside, uv)
     gradient = sample_bilinear(slope.astype(np.float32), uv)
     meets = -(gradient / (np.linalg.norm(gradient, axis=1, keepdims=True) + 1e-9) * flat).sum(1)
