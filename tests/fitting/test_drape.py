@@ -77,8 +77,11 @@ def test_the_table_is_kept_to_a_tenth_of_a_millimetre(tmp_path, profile):
     assert np.abs(load_drape(tmp_path / "d.npz").coefficients - drape.coefficients).max() < 1e-4
 
 
-def test_the_packages_table_fits_the_body_and_hangs_trousers_behind_the_thighs(profile, body):
+def test_the_packages_table_hangs_trousers_from_the_bottom_past_the_hollow_of_the_knee(profile, body):
     step = usual_drape()(profile.rings, profile.normal_z, np.zeros(20), skirt=False)
-    joints = (body.J_regressor @ body.v_template).numpy()
-    behind = (profile.normal_z < -0.7) & (np.abs(body.v_template.numpy()[:, 1] - (0.6 * joints[1, 1] + 0.4 * joints[4, 1])) < 0.05)
-    assert behind.sum() > 20 and step[behind].mean() < -0.003
+    joints, height = (body.J_regressor @ body.v_template).numpy()[:, 1], body.v_template.numpy()[:, 1]
+    behind, legs = profile.normal_z < -0.6, body.lbs_weights.numpy()[:, [1, 2, 4, 5]].sum(1) > 0.7
+    hollow = behind & legs & (height > joints[4]) & (height < 0.6 * joints[4] + 0.4 * joints[1])
+    calf = behind & legs & (height < 0.6 * joints[4] + 0.4 * joints[7]) & (height > joints[7])
+    assert hollow.sum() > 20 and step[hollow].mean() < -0.005
+    assert calf.sum() > 20 and step[calf].mean() > 0.003
