@@ -20,7 +20,6 @@ SIZE_UNIT = 100.0  # residuals are measured in percent of the person's size in t
 SOLE_THICKNESS, SOLE_WEIGHT, SOLE_CARRY = 0.006, 2.0, 1.0  # of the person's size; weight of a foot's lowest pixel; share that the foot follows
 STRIDE_UNIT = 0.1  # metres that count 1
 PHOTO_ARMS = 0.3  # how much of their weight the arms' directions keep in a single photo
-LESS_GUESSED, LESS_GROUNDED = 0.5, 0.8  # shares of the weight of stride and swing, and of one ground, that go where the joints' depth is told
 METRE = 80.0  # a squared metre of deviation from the start counts like this many squared radians: half a millimetre like a quarter of a degree
 ROBUST = 64.0  # Geman-McClure scale: a residual of 8 % of the person counts half
 
@@ -29,10 +28,9 @@ ROBUST = 64.0  # Geman-McClure scale: a residual of 8 % of the person counts hal
 class KeypointWeights:
     """Weights of the keypoint fit; lengths in percent of the person's size.
 
-    ``shape`` is per squared beta; ``depth`` times half the squared error
-    of the joints' depth in standard deviations, ``stride`` per STRIDE_UNIT squared, ``swing`` per squared decimetre of the arms' depth; ``head`` per squared
-    radian (twice) of the head's turn; ``initial`` per squared radian (and METRE times per squared metre) of deviation from the start;
-    ``smooth`` per squared acceleration of joints in cm, 0 for single photos.
+    ``shape`` is per squared beta; ``depth`` times half the squared error of the joints' depth in standard deviations; ``stride`` per STRIDE_UNIT
+    squared, ``swing`` per squared decimetre of the arms' depth; ``head`` per squared radian (twice) of the head's turn; ``initial`` per squared
+    radian (and METRE times per squared metre) of deviation from the start; ``smooth`` per squared acceleration of joints in cm, 0 for single photos.
     """
 
     points: float = 1.0
@@ -41,7 +39,7 @@ class KeypointWeights:
     shape: float = 0.4
     balance: float = 20.0
     ground: float = 200.0
-    depth: float = 15.0
+    depth: float = 10.0
     stride: float = 10.0
     swing: float = 10.0
     head: float = 60.0
@@ -163,14 +161,12 @@ class KeypointLoss:
         told = 0.0 if self.targets.depth is None else self.targets.depth.trust
         if self.targets.depth is not None:
             loss = loss + w.depth * depth_error(posed.joints[0], unit_length(self.model.rest_joints(betas)), self.targets.depth)
-        if self.targets.stride is not None and stand > 0:
-            loss = loss + (1 - LESS_GUESSED * told) * stand * (
-                w.stride * _stride_error(posed.joints, self.targets.stride) + w.swing * swing(posed.joints)
-            )
+        if self.targets.stride is not None and told < 1 and stand > 0:
+            loss = loss + (1 - told) * stand * (w.stride * _stride_error(posed.joints, self.targets.stride) + w.swing * swing(posed.joints))
         if self.targets.head is not None:
             loss = loss + w.head * (posed.rotations[:, J["head"]] - self.targets.head).pow(2).sum((1, 2)).mean()
         if w.ground and stand > 0:
-            loss = loss + (1 - LESS_GROUNDED * told) * stand * w.ground * one_ground(points[:, self._heels], points[:, self._toes])
+            loss = loss + stand * w.ground * one_ground(points[:, self._heels], points[:, self._toes])
         if w.initial and self.start is not None and self._start_root is not None:
             loss = loss + w.initial * (pose[:, :BODY_JOINTS] - self.start.pose[:, :BODY_JOINTS]).pow(2).sum((1, 2)).mean()
             loss = loss + METRE * w.initial * (posed.joints[:, 0] - self._start_root).pow(2).sum(1).mean()
