@@ -9,15 +9,19 @@ import numpy as np
 import torch
 
 from svad_ray.body.names import JOINT_INDEX as J
-from svad_ray.fitting.landmarks import ARM_BONES, BONES, HAND_BONES, LandmarkModel, bone_targets, landmark_points
-from svad_ray.fitting.limb_depth import depth_error, depth_table, unit_length
+from svad_ray.fitting.landmarks import ARM_BONES, BONES, HAND_BONES, LandmarkModel, bone_targets
 from svad_ray.fitting.priors import PosePrior, balance, one_ground, standing, swing
 from svad_ray.fitting.state import BODY_JOINTS, FitState, Posed, pose_body, project_points, relaxed_pose
-from svad_ray.fitting.stride import LOOK, lowest_row, stride_depth
+from svad_ray.fitting.stride import stride_depth
 from svad_ray.subject import Perception
 
 SIZE_UNIT = 100.0  # residuals are measured in percent of the person's size in the picture
-SOLE_THICKNESS, SOLE_WEIGHT, SOLE_CARRY = 0.006, 2.0, 1.0  # of the person's size; weight of a foot's lowest pixel; share that the foot follows
+SOLE_REACH, SOLE_THICKNESS, SOLE_WEIGHT, SOLE_CARRY = (
+    0.04,
+    0.006,
+    2.0,
+    1.0,
+)  # of the person's size: where a foot's lowest pixel is looked for; its weight
 STRIDE_UNIT = 0.1  # metres that count 1
 PHOTO_ARMS = 0.3  # how much of their weight the arms' directions keep in a single photo
 METRE = 80.0  # a squared metre of deviation from the start counts like this many squared radians: half a millimetre like a quarter of a degree
@@ -28,9 +32,9 @@ ROBUST = 64.0  # Geman-McClure scale: a residual of 8 % of the person counts hal
 class KeypointWeights:
     """Weights of the keypoint fit; lengths in percent of the person's size.
 
-    ``shape`` is per squared beta; ``depth`` times half the squared error of the joints' depth in standard deviations; ``stride`` per STRIDE_UNIT
-    squared, ``swing`` per squared decimetre of the arms' depth; ``head`` per squared radian (twice) of the head's turn; ``initial`` per squared
-    radian (and METRE times per squared metre) of deviation from the start; ``smooth`` per squared acceleration of joints in cm, 0 for single photos.
+    ``shape`` is per squared beta; ``stride`` per STRIDE_UNIT squared, ``swing`` per squared decimetre of the arms' depth; ``head`` per squared
+    radian (twice) of the head's turn; ``initial`` per squared radian (and METRE times per squared metre) of deviation from the start;
+    ``smooth`` per squared acceleration of joints in cm, 0 for single photos.
     """
 
     points: float = 1.0
@@ -39,7 +43,6 @@ class KeypointWeights:
     shape: float = 0.4
     balance: float = 20.0
     ground: float = 200.0
-    depth: float = 10.0
     stride: float = 10.0
     swing: float = 10.0
     head: float = 60.0
@@ -70,11 +73,10 @@ class KeypointTargets:
         self.xy = torch.tensor(np.nan_to_num(xy[:, use]), dtype=torch.float32)
         self.weights = model.weights * torch.tensor(np.where(seen, vis, 0)[:, use], dtype=torch.float32).clamp_min(0.05)
         self.weights = self.weights * torch.tensor(seen[:, use], dtype=torch.float32)
-        self.size = torch.tensor([person_size(p) for p in perceptions]).clamp_min(1.0)  # (T,) longer side of the landmarks' box, pixels
+        box = [_extent(x[w > 0.2]) for x, w in zip(self.xy, self.weights)]
+        self.size = torch.tensor(box).clamp_min(1.0)  # (T,) longer side of the landmarks' box, pixels
         strides = [] if focal is None else [stride_depth(p, float(s), focal) for p, s in zip(perceptions, self.size)]
         self.stride = torch.tensor(strides) if strides else None  # (T,) metres that the left ankle is nearer to the camera
-        told = None if focal is None else depth_table()(perceptions[0], float(self.size[0]))
-        self.depth = told  # of one photo, how far its joints are before the pelvis
         self.head = None if head is None else torch.tensor(head, dtype=torch.float32)
         self._soles(model, perceptions)
         self.bones, self.bone_weights = bone_targets(world, vis * seen, leg_depth=leg_depth)
@@ -92,13 +94,13 @@ class KeypointTargets:
         for t, seen in enumerate(perceptions):
             if seen.mask.size == 0 or len(perceptions) > 1:
                 continue
-            reach, size = LOOK * float(self.size[t]), float(self.size[t])
+            reach, size = SOLE_REACH * float(self.size[t]), float(self.size[t])
             world = seen.landmarks_world
             away = bool(world[23, 0] - world[24, 0] + world[11, 0] - world[12, 0] < 0)
             feet = {side: seen.landmarks[list(points)] for side, points in (("left", (27, 29, 31)), ("right", (28, 30, 32)))}
             for side, toe in (("left", 31), ("right", 32)):
                 x, other = feet[side][:, 0], feet["right" if side == "left" else "left"][:, 0].mean()
-                low = lowest_row(seen.mask > 0.5, x.min() - reach, x.max() + reach, x.mean(), other)
+                low = _lowest(seen.mask > 0.5, x.min() - reach, x.max() + reach, x.mean(), other)
                 heel = toe - 2
                 lead, other_end = (heel, toe) if away else (toe, heel)
                 i = model.index[lead]
@@ -126,13 +128,12 @@ class KeypointTargets:
         return ((projected - self.xy).norm(dim=-1) * self.weights).sum(1) / self.weights.sum(1).clamp_min(1e-6)
 
 
-def person_size(seen: Perception) -> float:
-    """Longer side of the box of the landmarks that the fit uses, pixels."""
-    points = landmark_points()
-    use, weight = [p.landmark for p in points], np.array([p.weight for p in points])
-    found = np.isfinite(seen.landmarks[use]).all(1)
-    weight = weight * np.clip(np.where(found, np.nan_to_num(seen.visibility[use]), 0), 0.05, None) * found
-    return _extent(torch.tensor(np.nan_to_num(seen.landmarks[use]))[torch.tensor(weight > 0.2)])
+def _lowest(mask: np.ndarray, low: float, high: float, here: float, other: float) -> float | None:
+    """Lowest row of the mask in the columns [low, high] that are nearer to ``here`` than to ``other``; None where there is none."""
+    x = np.arange(mask.shape[1]) + 0.5
+    columns = (x >= low) & (x <= high) & (np.abs(x - here) <= np.abs(x - other))
+    rows = np.flatnonzero(mask[:, columns].any(1))
+    return float(rows[-1] + 1) if len(rows) else None
 
 
 def _extent(xy: torch.Tensor) -> float:
@@ -158,11 +159,8 @@ class KeypointLoss:
             loss = loss + w.prior * self.prior(pose[:, :BODY_JOINTS])
         if w.balance and stand > 0:
             loss = loss + stand * w.balance * balance(posed.joints, self.model.rest_joints(betas))
-        told = 0.0 if self.targets.depth is None else self.targets.depth.trust
-        if self.targets.depth is not None:
-            loss = loss + w.depth * depth_error(posed.joints[0], unit_length(self.model.rest_joints(betas)), self.targets.depth)
-        if self.targets.stride is not None and told < 1 and stand > 0:
-            loss = loss + (1 - told) * stand * (w.stride * _stride_error(posed.joints, self.targets.stride) + w.swing * swing(posed.joints))
+        if self.targets.stride is not None and stand > 0:
+            loss = loss + stand * (w.stride * _stride_error(posed.joints, self.targets.stride) + w.swing * swing(posed.joints))
         if self.targets.head is not None:
             loss = loss + w.head * (posed.rotations[:, J["head"]] - self.targets.head).pow(2).sum((1, 2)).mean()
         if w.ground and stand > 0:

@@ -13,7 +13,6 @@ from svad_ray.subject import Perception
 FEET = {"left": (27, 29, 31), "right": (28, 30, 32)}  # ankle, heel, toe
 KNEES = {"left": 25, "right": 26}
 SHANK = np.linspace(0.35, 0.95, 25)  # where between knee and ankle a leg is measured
-LOOK = 0.04  # of the person's size beside a foot's landmarks where its lowest pixel is looked for
 SOLE_REACH = 8  # pixels below the landmarks that still belong to a foot
 CREDIBLE = 0.3  # log ratio of widths beyond which something else hides one of the legs
 # Metres of depth per what was measured: ankles' height difference (per size of the person), log ratio of the shanks' widths, and of the feet's.
@@ -39,35 +38,10 @@ def stride_depth(seen: Perception, size: float, focal: float) -> float:
     used = [*FEET["left"], *FEET["right"], *KNEES.values()]
     if mask.size == 0 or not np.isfinite(p[used]).all():
         return 0.0
-    shank, foot = shank_ratio(seen), foot_ratio(seen)
+    shank, foot = _log_ratio(_shank(p, mask, "left"), _shank(p, mask, "right")), _log_ratio(_foot(p, mask, "left"), _foot(p, mask, "right"))
     gain = GAIN[shank is not None, foot is not None]
     farther = float(np.clip(focal / size / NEAR, 0.5, 2.0))
     return gain[0] * float(p[27, 1] - p[28, 1]) / size + farther * (gain[1] * (shank or 0.0) + gain[2] * (foot or 0.0))
-
-
-def shank_ratio(seen: Perception) -> float | None:
-    """Logarithm of the left shank's width over the right one's; None where they are not seen apart."""
-    return _log_ratio(*(_shank(seen.landmarks, seen.mask, side) for side in FEET))
-
-
-def foot_ratio(seen: Perception) -> float | None:
-    """The same of the feet."""
-    return _log_ratio(*(_foot(seen.landmarks, seen.mask, side) for side in FEET))
-
-
-def lowest_rows(seen: Perception, size: float) -> tuple[float, float] | None:
-    """The mask's lowest row at the left and at the right foot, pixels; None where there is none."""
-    reach, x = LOOK * size, [seen.landmarks[list(points), 0] for points in FEET.values()]
-    rows = [lowest_row(seen.mask > 0.5, x[i].min() - reach, x[i].max() + reach, x[i].mean(), x[1 - i].mean()) for i in (0, 1)]
-    return None if rows[0] is None or rows[1] is None else (rows[0], rows[1])
-
-
-def lowest_row(mask: np.ndarray, low: float, high: float, here: float, other: float) -> float | None:
-    """Lowest row of the mask in the columns [low, high] that are nearer to ``here`` than to ``other``; None where there is none."""
-    x = np.arange(mask.shape[1]) + 0.5
-    columns = (x >= low) & (x <= high) & (np.abs(x - here) <= np.abs(x - other))
-    rows = np.flatnonzero(mask[:, columns].any(1))
-    return float(rows[-1] + 1) if len(rows) else None
 
 
 def _log_ratio(left: tuple[float, float] | None, right: tuple[float, float] | None) -> float | None:

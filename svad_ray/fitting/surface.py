@@ -17,7 +17,6 @@ from scipy.sparse.linalg import splu
 from svad_ray.body.lbs import skin_points
 from svad_ray.body.model import Body
 from svad_ray.body.names import JOINT_INDEX
-from svad_ray.fitting.drape import Drape, usual_drape
 from svad_ray.fitting.face_shape import face_offset
 from svad_ray.fitting.loose import Loose, loose_weights, skirt_hem, skirt_shell
 from svad_ray.fitting.silhouette import MaskTarget, OutlineRenderer, shaped
@@ -61,16 +60,15 @@ BEHIND = 0.4  # cloth lies on thighs, belly and chest, and hangs off the hollows
 ARM_STIFFNESS = 12.0  # sleeves: an arm before the body has no outline of its own, so its rings must not swell to explain the torso's
 
 
-def ring_basis(body: Body, *, spacing: float = 0.03, behind: float = BEHIND) -> tuple[sp.csr_matrix, np.ndarray]:
+def ring_basis(body: Body, *, spacing: float = 0.03) -> tuple[sp.csr_matrix, np.ndarray]:
     """(V, R) partition of unity, hat functions along the torso, the head and each limb segment, blended by skinning weights; (R,) stiffness.
 
     Args:
         spacing: Distance of neighbouring rings along the axis, metres.
-        behind: So much more of a belt behind, so much less in front.
     """
     v, w = body.v_template.numpy(), body.lbs_weights.numpy()
     joints = (body.J_regressor @ body.v_template).numpy()
-    hangs = 1 - behind * _depth_normals(body)
+    hangs = 1 - BEHIND * vertex_normals(body.v_template, torch.as_tensor(body.faces)).numpy()[:, 2]
     blocks = []
     limb_joints = {a for a, _ in _LIMBS}
     for i, (a, b) in enumerate(_LIMBS):
@@ -129,14 +127,12 @@ def clothe(
     ignore_border: bool = False,
     loose: Loose = "off",
     face: np.ndarray | None = None,
-    drape: Drape | None = None,
 ) -> np.ndarray:
     """Rest-space offsets (V, 3), metres, such that the posed silhouette of frame 0 is the mask (H, W).
 
     Args:
         loose: Unless "off", a skirt that the mask shows gets a surface of its own (``svad_ray.fitting.loose``), which the offsets start from.
         face: (51, 3) face landmarks of the picture that the head's surface is moved to, see ``svad_ray.fitting.face_shape``; None = left as it is.
-        drape: The profile that people usually have; None = the package's.
     """
     w = weights or ClotheWeights()
     free, lap = mobility(body)
@@ -150,8 +146,6 @@ def clothe(
     bridged = shell[:, :1].abs() > BRIDGED
     if face is not None:
         shell = shell + torch.from_numpy(face_offset(body, naked.numpy(), face).astype(np.float32))
-    told = (drape or usual_drape())(ring_basis(body, behind=0.0)[0], _depth_normals(body), state.betas.numpy(), skirt=skinning is not None)
-    shell = shell + torch.from_numpy((free * told)[:, None] * np.array([0, 0, 1])).float()
     mobile, renderer = torch.tensor(free)[:, None], OutlineRenderer(body, lbs_weights=skinning)
     target = MaskTarget(mask, longest, state.Ks[0], ignore_border=ignore_border)
     posed = pose_body(body, (body.J_regressor @ shaped(body, state.betas)), state.pose, state.transl)
@@ -184,11 +178,6 @@ def clothe(
         (error + penalty).backward()
         adam.step()
     return (offset.detach() + shell).numpy()
-
-
-def _depth_normals(body: Body) -> np.ndarray:
-    """(V,) depth part of the template's normals."""
-    return vertex_normals(body.v_template, torch.as_tensor(body.faces)).numpy()[:, 2]
 
 
 def _skirt(body: Body, state: FitState, mask: np.ndarray) -> tuple[torch.Tensor, torch.Tensor | None]:

@@ -24,7 +24,7 @@ A_POSE: dict[str, tuple[float, float, float]] = {
 }
 
 
-def lowered_arm(lower: float, swing: float) -> tuple[float, float, float]:
+def _arm(lower: float, swing: float) -> tuple[float, float, float]:
     """A shoulder that first lowers the arm about z, then swings it about x (positive = backwards), radians."""
     turn = Rotation.from_rotvec([swing, 0, 0]) * Rotation.from_rotvec([0, 0, lower])
     x, y, z = turn.as_rotvec()
@@ -41,8 +41,8 @@ WALK: dict[str, tuple[float, float, float]] = {
     "spine2": (0, -0.05, 0),
     "spine3": (0, -0.05, 0),
     "head": (0, 0.08, 0),
-    "left_shoulder": lowered_arm(-1.12, 0.22),
-    "right_shoulder": lowered_arm(1.12, -0.22),
+    "left_shoulder": _arm(-1.12, 0.22),
+    "right_shoulder": _arm(1.12, -0.22),
     "left_elbow": (0, -0.20, 0),
     "right_elbow": (0, 0.40, 0),
 }

@@ -14,7 +14,6 @@ from svad_ray.body.model import Body
 from svad_ray.config import AnimateConfig
 from svad_ray.conventions import to_float, to_uint8
 from svad_ray.fitting.clothed import Surface, clothed_surface
-from svad_ray.fitting.drape import Drape
 from svad_ray.fitting.face_shape import head_rotation
 from svad_ray.fitting.keypoints import KeypointLoss, KeypointTargets, KeypointWeights, fit_keypoints, initial_state
 from svad_ray.fitting.landmarks import LandmarkModel
@@ -61,7 +60,7 @@ def inner_face(perception: Perception) -> np.ndarray | None:
     return None if perception.face_mesh is None else perception.face_mesh[FACE_68_FROM_MESH[17:]].astype(np.float64)
 
 
-def clothe_photo(body: Body, state: FitState, perception: Perception, config: AnimateConfig, *, drape: Drape | None = None) -> np.ndarray:
+def clothe_photo(body: Body, state: FitState, perception: Perception, config: AnimateConfig) -> np.ndarray:
     """(V, 3) metres, what the person in the photo wears on the fitted body, the shape of their face included."""
     naked = clothed_surface(body, state.betas.numpy(), None)
     skin = pose_body(body, body.J_regressor @ shaped(body, state.betas), state.pose, state.transl).skin[0]
@@ -75,7 +74,6 @@ def clothe_photo(body: Body, state: FitState, perception: Perception, config: An
         ignore_border=config.bust,
         loose=config.loose,
         face=inner_face(perception),
-        drape=drape,
     )
     if not config.clothe_iterations:
         return offset
