@@ -19,6 +19,8 @@ from svad_ray.fitting.face_shape import head_rotation
 from svad_ray.fitting.hair import FallingHair, falling_hair, hair_pixels
 from svad_ray.fitting.keypoints import KeypointLoss, KeypointTargets, KeypointWeights, fit_keypoints, initial_state
 from svad_ray.fitting.landmarks import LandmarkModel
+from svad_ray.fitting.loose import loose_weights
+from svad_ray.fitting.rim import fit_rim
 from svad_ray.fitting.several import fit_further
 from svad_ray.fitting.silhouette import fit_silhouette, shaped, without_strays
 from svad_ray.fitting.state import FitState, photo_camera, pose_body, state_of
@@ -75,16 +77,21 @@ def clothe_photo(body: Body, state: FitState, perception: Perception, config: An
     naked = clothed_surface(body, state.betas.numpy(), None)
     skin = pose_body(body, body.J_regressor @ shaped(body, state.betas), state.pose, state.transl).skin[0]
     drawn = rasterize_mesh(to_camera(naked.posed(skin), state.viewmats[0].numpy()), naked.faces, state.Ks[0].numpy(), *perception.mask.shape).mask
-    return clothe(
+    mask = without_strays(perception.mask, drawn, reach=STRAY_FROM_BODY)
+    offset = clothe(
         body,
         state,
-        without_strays(perception.mask, drawn, reach=STRAY_FROM_BODY),
+        mask,
         iterations=config.clothe_iterations,
         ignore_border=config.bust,
         loose=config.loose,
         face=inner_face(perception),
         hair=hair,
     )
+    if not config.clothe_iterations:
+        return offset
+    skinning = loose_weights(body, shaped(body, state.betas).numpy(), offset, config.loose)
+    return fit_rim(body, state, offset, mask, lbs_weights=skinning, ignore_border=config.bust)
 
 
 @dataclass(frozen=True)
@@ -194,8 +201,8 @@ class ReprojectionAnimate:
         models=("makehuman",),
         memory_gib=1.5,
     )
-    # 2: calibrated landmarks, stride depth, skirts and faces of their own; several photos; what is carried is lit as its place is
-    version = 3  # 3: hair that falls, necklines
+    # 2: calibrated landmarks, stride depth, skirts and faces of their own, relit fill; several photos
+    version = 3  # 3: the rim on the mask's border; hair that falls; necklines, open coats and prints
 
     def __init__(self, config: AnimateConfig | None = None) -> None:
         self.config = config or AnimateConfig()
