@@ -34,6 +34,21 @@ STILL = {
 }  # of the last layers' first weights
 
 
+def begin(
+    model: AvatarModel, mesh: AvatarMesh, body: Body, track: BodyTrack, views: Sequence[View], *, looks: int, steps: int, rate: float, seed: int
+) -> None:
+    """Bring fresh networks to our start.
+
+    Args:
+        mesh: The model's, on the CPU. views: Those of the track's frames, then photos.
+        looks: Frames that colours are taken from, the photos besides. steps, rate: Of ``prefit``.
+    """
+    calm(model, seed=seed)
+    frames = len(track)
+    few = [views[i] for i in np.linspace(0, frames - 1, min(looks, frames)).astype(int)]
+    prefit(model, vertex_colors(mesh, body, track, [*few, *views[frames:]]), steps=steps, rate=rate, seed=seed)
+
+
 def vertex_colors(mesh: AvatarMesh, body: Body, track: BodyTrack, views: Sequence[View]) -> np.ndarray:
     """(N, 3) colours in [0, 1] that the views show where the mesh's vertices lie on the clothed body."""
     surface = _surface(mesh, body, track)
