@@ -38,6 +38,7 @@ from svad_ray.fitting.state import pose_body, state_of
 from svad_ray.geometry.raster import interpolate, rasterize_mesh, to_camera
 from svad_ray.motion import retarget
 from svad_ray.motion.builtin import a_pose_turn
+from svad_ray.nets.device import training_device
 from svad_ray.nets.exavatar.mesh import avatar_mesh
 from svad_ray.nets.exavatar.model import AvatarModel
 from svad_ray.nets.lpips import Lpips
@@ -264,7 +265,7 @@ def main(given_arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--start", choices=("ours", "same"), default="ours", help="each with its own start, counted, or both with ours, for nothing")
     parser.add_argument("--only", choices=("ours", "original"), help="one of the two")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
-    parser.add_argument("--precision", choices=("float32", "bfloat16"), default="float32", help="of our networks and LPIPS on a GPU")
+    parser.add_argument("--precision", choices=("auto", "float32", "bfloat16"), default="auto", help="of our networks and LPIPS, as avatar.precision")
     parser.add_argument("--compile", action="store_true", help="ours by torch.compile, with bfloat16")
     parser.add_argument("--profile", action="store_true", help="print where our steps on a GPU spend their time")
     parser.add_argument("--body", default="", help="a body file; the open body without one")
@@ -274,11 +275,11 @@ def main(given_arguments: Sequence[str] | None = None) -> None:
     torch.set_num_threads(a.threads)
     given = problem(load_body(a.body or None), a.size, a.frames)
     found: dict[str, Any] = json.loads(Path(a.against).read_text()) if a.against else {}
-    precision = torch.bfloat16 if a.precision == "bfloat16" else None
+    _, precision = training_device(a.device, a.precision)
     for name in (a.only,) if a.only else ("ours", "original"):
         made = Original if name == "original" else Ours
         if a.device == "cpu":  # kernels are compiled outside the measurement
-            once = made(given, a)
+            once = made(given, a, precision=precision)
             once.begin()
             once.train(iterations=1, progress=lambda step: None)
         torch.manual_seed(0)

@@ -181,6 +181,7 @@ class ExAvatar:
             "background": "scene Gaussians" if self.config.exavatar.official else "random plain colours",
             "iterations": len(losses),
             "device": self.device.type,
+            "precision": "float32" if self.precision is None else "bfloat16",
             "loss_first": losses[0],
             "loss_last": float(np.mean(tail)),
         }
