@@ -47,7 +47,7 @@ from svad_ray.stages.avatar.bake import regions_of
 from svad_ray.stages.avatar.colors import View
 from svad_ray.stages.avatar.exavatar import REFRESH, fresh_networks
 from svad_ray.stages.avatar.exavatar_training import Perceptual, Poses, Trainer, cropped, draw, train_exavatar
-from svad_ray.stages.avatar.first import begin, inset
+from svad_ray.stages.avatar.first import begin, closing, inset
 from svad_ray.stages.avatar.gaussian import clip_views
 from svad_ray.stages.avatar.regularisers import Regularisers
 from svad_ray.subject import BodyTrack, Clip
@@ -111,7 +111,9 @@ class Ours:
         networks = fresh_networks(given.track, triplane=a.triplane, seed=0)
         below = torch.from_numpy(inset(given.body, given.track, mesh)) if self.like_ours else None
         self.model = AvatarModel(mesh.to(a.device), networks, surface_offset=below, precision=precision)
-        regularisers = Regularisers(mesh, self.model.canonical().mesh.detach(), networks.joint_offset.detach().clone(), device=a.device)
+        canonical = self.model.canonical().mesh.detach()
+        closed = closing(canonical.cpu().numpy(), mesh.faces)
+        regularisers = Regularisers(mesh, canonical, networks.joint_offset.detach().clone(), closed=closed, device=a.device)
         poses = Poses((given.track,), min(50, given.body.exprdirs.shape[-1]), device=a.device)
         network = lpips_of(a.lpips, torch.device(a.device), precision)
         cuda = a.device == "cuda"

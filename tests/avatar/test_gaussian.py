@@ -1,5 +1,7 @@
 """The Gaussian avatar: colours from views, training, and the stored asset in use."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -46,6 +48,19 @@ def test_training_lowers_the_loss_and_the_stored_asset_draws_the_same(scene, tmp
         mine = model.render(views[3], torch.ones(3))[0].numpy()
     assert psnr(posable.render(track, 3)[0], mine) > 60
     assert sum(f.stat().st_size for f in (tmp_path / "avatar").rglob("*")) < 2e7
+
+
+def test_the_ground_that_a_picture_is_drawn_on_is_no_error(scene):
+    """A model before its own picture on white and its own alpha: the loss is what it costs on white, on any colour."""
+    points = surface_points(scene.surface, 2000, head_density=2.0, seed=1)
+    model = GaussianModel(points, np.full((len(points.face), 3), 0.3, np.float32), stiff=np.ones(len(points.face)))
+    view = scene.views()[2]
+    with torch.no_grad():
+        image, alpha = model.render(view, torch.ones(3))
+        own = replace(view, image=image, alpha=alpha)
+        costs = [float(model.loss(own, torch.tensor(ground))) for ground in ([1.0, 1, 1], [0.0, 0, 0], [1.0, 0, 1])]
+        other = float(model.loss(replace(own, alpha=alpha * 0.9), torch.zeros(3)))
+    assert np.ptp(costs) < 1e-5 and other > max(costs) + 0.01
 
 
 def test_training_is_the_same_every_time(scene):

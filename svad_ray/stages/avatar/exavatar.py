@@ -28,7 +28,7 @@ from svad_ray.stages.avatar.colors import View
 from svad_ray.stages.avatar.confidence import Confidence, record, vertex_shares
 from svad_ray.stages.avatar.exavatar_training import Perceptual, Poses, Scene, Trainer, cropped, train_exavatar
 from svad_ray.stages.avatar.face import FacePicture
-from svad_ray.stages.avatar.first import begin, inset
+from svad_ray.stages.avatar.first import begin, closing, inset
 from svad_ray.stages.avatar.gaussian import clip_views, display_track, photo_view
 from svad_ray.stages.avatar.regularisers import Regularisers
 from svad_ray.stages.base import NO_CHECKPOINT, Checkpoint, silent
@@ -67,7 +67,8 @@ class ExAvatar:
         models=("makehuman",),
         memory_gib=4.0,
     )
-    version = 3  # 2: a faster step, the face's texture, no background in the rim, several photos; 3: starts closed and in the clip's colours
+    # 2: a faster step, the face's texture, several photos; 3: starts closed, in the clip's colours; 4: stays closed, no white in the rim, bfloat16
+    version = 4
 
     def __init__(self, config: AvatarConfig | None = None) -> None:
         self.config = config or AvatarConfig()
@@ -146,7 +147,7 @@ class ExAvatar:
     def _prepare(self, clip: Clip, track: BodyTrack, photos: Sequence[Further]) -> _Prepared:
         c = self.config
         joints = person_joints(self.body, track)
-        views = clip_views(self.body, joints, clip, track)
+        views = clip_views(self.body, joints, clip, track, plain=not c.exavatar.official)
         longest = max(clip.frames.shape[1:3])
         views += [photo_view(self.body, joints, one, longest=longest, weight=c.photo_weight) for one in photos]
         mesh = avatar_mesh(self.body, regions_of(self.body), levels=c.exavatar.levels)
@@ -159,7 +160,9 @@ class ExAvatar:
             x = c.exavatar
             begin(model, mesh, self.body, track, views, looks=c.color_views, steps=x.prefit, rate=x.prefit_rate, seed=c.seed)
         started = networks.joint_offset.detach().clone()
-        regularisers = Regularisers(mesh, model.canonical().mesh.detach(), started, device=self.device)
+        canonical = model.canonical().mesh.detach()
+        closed = None if c.exavatar.official else closing(canonical.cpu().numpy(), mesh.faces)
+        regularisers = Regularisers(mesh, canonical, started, closed=closed, device=self.device)
         tracks = (track, *(one.track for one in photos if one.track is not None))
         picture, texture = self._face(clip, tracks, model)
         return _Prepared(model, regularisers, picture, texture, views, tracks, joints, below)

@@ -89,10 +89,15 @@ def reaches(vertices: np.ndarray, faces: np.ndarray, *, rounds: int = EVEN) -> n
     return out
 
 
+def closing(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
+    """(N,) metres: sigmas with which neighbours leave no gap between them, from however near they are seen."""
+    return COVER * reaches(vertices, faces)
+
+
 def inset(body: Body, track: BodyTrack, mesh: AvatarMesh) -> np.ndarray:
     """(V, 3) metres by which vertices lie below the surface, so that the round Gaussians' outsides, not their middles, lie on it."""
     surface = _surface(mesh, body, track)
-    width = np.minimum(INSET * COVER * reaches(surface.rest, mesh.faces), DEEPEST)
+    width = np.minimum(INSET * closing(surface.rest, mesh.faces), DEEPEST)
     down = -width[:, None] * normals_np(surface.rest, surface.faces)
     out = np.zeros((len(body.v_template), 3), np.float32)
     low = mesh.low.numpy()
@@ -124,8 +129,7 @@ def prefit(model: AvatarModel, colors: np.ndarray, *, steps: int, rate: float, s
     networks, device = model.networks, model.positions.device
     true = torch.from_numpy(colors).to(device)
     mesh = model.canonical().mesh.detach()
-    reach = reaches(mesh.cpu().numpy(), model.mesh.faces)
-    sizes = torch.from_numpy(np.log(COVER * reach)).float().to(device)[:, None]
+    sizes = torch.from_numpy(np.log(closing(mesh.cpu().numpy(), model.mesh.faces))).float().to(device)[:, None]
     with torch.no_grad():
         _last(networks.scale_net).bias.fill_(float(sizes.mean()))
         _last(networks.rgb_net).bias.copy_(torch.atanh(2 * true.mean(0).clamp(0.02, 0.98) - 1))
