@@ -21,9 +21,9 @@ from svad_ray.subject import BodyTrack
 
 ROWS = 8192  # vertices of a step
 COVER = 0.8  # first sigma over a vertex's reach: three neighbours leave a sixth of the light between them, those around them less
-INSET = 1.0  # sigmas below the surface: a round Gaussian that is opaque in its middle looks larger by about that
+INSET = 2.0  # sigmas below the surface: where one grazes it, many round Gaussians overlap, and half of the light passes that far above their middles
 EVEN = 4  # rounds of averaging over neighbours
-DEEPEST = 0.006  # metres
+DEEPEST = 0.012  # metres
 SIZES = 0.01  # weight of squared log sizes beside squared colours
 WAVES = (4, 8, 16, 32)  # texels a side of the noise that a quarter of a triplane's channels each start with
 STILL = {
