@@ -107,6 +107,7 @@ class Ours:
 
     def __init__(self, given: Problem, a: argparse.Namespace, *, precision: torch.dtype | None = None) -> None:
         self.given, self.settings, self.prefit = given, AvatarConfig(), a.prefit
+        self.same, self.precision = a.start == "same", precision
         mesh = avatar_mesh(given.body, regions_of(given.body), levels=a.levels)
         networks = fresh_networks(given.track, triplane=a.triplane, seed=0)
         below = torch.from_numpy(inset(given.body, given.track, mesh)) if self.like_ours else None
@@ -131,7 +132,10 @@ class Ours:
         """Our start: colours from the views, and the fit to them."""
         c, given = self.settings, self.given
         start = {"looks": c.color_views, "steps": self.prefit, "rate": c.exavatar.prefit_rate, "seed": 0}
+        if self.same:  # to the last bit: the original's order knows no half precision
+            self.model.precision = None
         begin(self.model, self.mesh, given.body, given.track, given.views, **start)
+        self.model.precision = self.precision
 
     def train(self, *, iterations: int, progress: Any) -> None:
         """All steps."""

@@ -45,7 +45,9 @@ def test_each_from_its_own_start_of_which_ours_is_counted(run, tmp_path):
 def test_both_from_the_same_start_show_the_same_picture(run):
     found = run("--start", "same")
     ours, original = found["ours"]["curve"], found["original"]["curve"]
-    assert ours[0] == original[0] and ours[0][1] == 0, "the same weights, for nothing"
+    assert ours[0][1] == 0 and ours[0][2] == pytest.approx(original[0][2], abs=0.02), (
+        "the same weights, for nothing, drawn in another precision at most"
+    )
     assert ours[1][2] != ours[0][2] and original[1][2] != ours[0][2], "and the first step of either moves them"
     assert found["ratio_per_step"] > 0 and set(found["psnr_after_equal_steps"]) == {"0", "1", "2"}
 
