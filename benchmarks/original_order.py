@@ -173,6 +173,8 @@ class OriginalOrder:
         terms += [0.01 * r._even_hands(x.colors) + 0.1 * r._even_arms(x.colors) for x in (static, refined)]
         offset = self.model.networks.joint_offset
         terms += [((offset - r.joint_offset).square() * r._joint_weight).mean(), r._symmetric(offset)]
+        if self.like_ours:
+            terms.append(r.shortfall(static, refined))
         return torch.stack(terms).sum()
 
     def _curved(self, values: torch.Tensor) -> torch.Tensor:

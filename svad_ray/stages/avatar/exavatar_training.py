@@ -38,8 +38,8 @@ from svad_ray.stages.base import NO_CHECKPOINT, Checkpoint, silent
 from svad_ray.subject import BodyTrack
 
 POSE_SHARE = 0.1  # of the networks' learning rate, for poses
-GENTLE = {"shape_param": 0.02, "joint_offset": 0.01, "geo_net": 0.1, "geo_offset_net": 0.1, "mean_offset_net": 0.03, "mean_offset_offset_net": 0.03}
-GENTLE |= {"scale_net": 0.03, "scale_offset_net": 0.03, "triplane": 0.3, "triplane_face": 0.3}  # else the start is forgotten in tens of steps
+GENTLE = {"shape_param": 0.02, "joint_offset": 0.01, "geo_net": 0.3, "geo_offset_net": 0.3, "mean_offset_net": 0.03, "mean_offset_offset_net": 0.03}
+GENTLE |= {"scale_net": 0.03, "scale_offset_net": 0.03}  # else the start is forgotten in tens of steps
 MARGIN = 0.1  # of the person's box, around it
 SMALLEST = 48  # pixels a side of a crop
 NEAR, FAR = 0.01, 100.0  # metres

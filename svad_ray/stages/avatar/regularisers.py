@@ -11,7 +11,7 @@ import torch
 from svad_ray.body.names import JOINT_INDEX, JOINT_NAMES, LEFT_JOINTS, RIGHT_JOINTS, SIDES
 from svad_ray.geometry.mesh import adjacency, vertex_normals
 from svad_ray.nets.exavatar.mesh import AvatarMesh, SparseMap
-from svad_ray.nets.exavatar.model import Posed, incidence
+from svad_ray.nets.exavatar.model import Assets, Posed, incidence
 
 NEIGHBOURS = 10  # at most, of a vertex, count for its Laplacian
 WARM_UP, WARM_SCALE = 100, 1e-3  # steps in which no Gaussian is drawn larger than that many metres
@@ -147,7 +147,7 @@ class Regularisers:
         self._joint_weight = joint_weight.to(device)
         self._sides = [torch.tensor(list(joints), device=device) for joints in (RIGHT_JOINTS, LEFT_JOINTS)]
         self._mirror = torch.tensor([-1.0, 1.0, 1.0], device=device)
-        self._closed = None if closed is None else torch.from_numpy(closed).float().to(device)[:, None]
+        self.closed = None if closed is None else torch.from_numpy(closed).float().to(device)[:, None]
         arms = arm_models(mesh, canonical)
         self._lower, self._upper = arms.lower[arms.found].to(device), arms.upper[arms.found].to(device)
 
@@ -174,10 +174,16 @@ class Regularisers:
             "joint_offset_reg": ((joint_offset - self.joint_offset).square() * self._joint_weight).mean(),
             "joint_offset_sym_reg": self._symmetric(joint_offset),
         }
-        if self._closed is not None:
-            short = [(self._closed / a.scales).log().clamp(min=0).square().mean() for a in (s, r)]
-            terms["closed"] = CLOSED * (short[0] + short[1])
+        if self.closed is not None:
+            terms["closed"] = self.shortfall(s, r)
         return terms
+
+    def shortfall(self, static: Assets, refined: Assets) -> torch.Tensor:
+        """What sizes are short of those that close the surface; nothing where none were given."""
+        if self.closed is None:
+            return static.scales.new_zeros(())
+        short = [(self.closed / assets.scales).log().clamp(min=0).square().mean() for assets in (static, refined)]
+        return CLOSED * (short[0] + short[1])
 
     def _outward(self, normals: torch.Tensor, offset: torch.Tensor) -> torch.Tensor:
         """How far the directions of hands' offsets point outwards."""
