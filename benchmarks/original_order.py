@@ -33,7 +33,7 @@ from svad_ray.nets.exavatar.networks import BODY_EXTENT, FACE_EXTENT
 from svad_ray.stages.avatar.colors import View
 from svad_ray.stages.avatar.exavatar_training import GENTLE, POSE_SHARE, Poses, Scene, _person_crop, draw, rate_factor
 from svad_ray.stages.avatar.losses import HUMAN, LPIPS, RGB, SSIM
-from svad_ray.stages.avatar.regularisers import Regularisers, neighbours
+from svad_ray.stages.avatar.regularisers import WARM_UP, Regularisers, drawn, neighbours
 from svad_ray.stages.avatar.ssim import C1, C2, SIGMA, WINDOW
 
 Distance = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
@@ -45,12 +45,21 @@ class OriginalOrder:
     Args:
         model: Whose networks are trained. poses: First poses. views: Whole frames. distance: LPIPS; None leaves it out.
         mesh: The model's mesh on the CPU. regularisers: Those terms that have no cheaper form are taken from here.
+        like_ours: Go on from our start: with our rates, and without the original's first steps of small Gaussians. False: all as the original.
     """
 
     def __init__(
-        self, model: AvatarModel, mesh: AvatarMesh, regularisers: Regularisers, poses: Poses, views: list[View], distance: Distance | None
+        self,
+        model: AvatarModel,
+        mesh: AvatarMesh,
+        regularisers: Regularisers,
+        poses: Poses,
+        views: list[View],
+        distance: Distance | None,
+        *,
+        like_ours: bool = False,
     ) -> None:
-        self.model, self.views, self.distance, self.regularisers = model, views, distance, regularisers
+        self.model, self.views, self.distance, self.regularisers, self.like_ours = model, views, distance, regularisers, like_ours
         self.device = model.positions.device
         self.scene = Scene(views[0]).to(self.device)
         parts = [poses.of(i) for i in range(len(views))]
@@ -68,7 +77,7 @@ class OriginalOrder:
             norm.forward = lambda x, norm=norm: F.group_norm(x, norm.num_groups, norm.weight, norm.bias, norm.eps)  # type: ignore[method-assign]
         for name in ("triplane", "triplane_face"):
             setattr(n, name, nn.Parameter(getattr(n, name).detach().contiguous()))
-        made = [{"params": [p], "share": GENTLE.get(name.split(".")[0], 1.0)} for name, p in n.named_parameters()]
+        made = [{"params": [p], "share": GENTLE.get(name.split(".")[0], 1.0) if self.like_ours else 1.0} for name, p in n.named_parameters()]
         made += [{"params": [p], "share": POSE_SHARE} for frame in self.poses for p in frame]
         made += [{"params": [p], "share": 1.0} for p in self.scene.parameters()]
         self.adam = torch.optim.Adam(made, lr=0.0, eps=1e-15, foreach=False, fused=False)
@@ -102,12 +111,14 @@ class OriginalOrder:
         tint = n.rgb_offset_net(torch.cat([features, pose, normals], 1))
         static = Assets(means[0], scale.exp(), (torch.tanh(rgb) + 1) / 2)
         refined = Assets(means[1], (scale + more).exp(), (torch.tanh(rgb + tint) + 1) / 2)
-        return static, refined, {"mean": mean, "further": further, "more": more, "mesh": mesh}
+        return static, refined, {"scale": static.scales, "mean": mean, "further": further, "more": more, "mesh": mesh}
 
     def _layer(self, pose: torch.Tensor, joint_offset: torch.Tensor) -> torch.Tensor:
         body, n = self.model.mesh.body, self.model.networks
         joints = body.joint_template + torch.einsum("jkb,b->jk", body.joint_shapedirs[..., : len(n.shape_param)], n.shape_param) + joint_offset
         rest = body.v_template + torch.einsum("vkb,b->vk", body.shapedirs[..., : len(n.shape_param)], n.shape_param)
+        for offset in (self.model.face_offset, self.model.surface_offset):
+            rest = rest if offset is None else rest + offset
         if body.posedirs is not None:
             rest = rest + body.posedirs @ (rotation_matrices(pose)[1:] - torch.eye(3, device=self.device)).flatten()
         skin = forward_kinematics(rotation_matrices(pose)[None], joints[None], body.parents)[2][0].reshape(55, 12)
@@ -127,11 +138,13 @@ class OriginalOrder:
             return torch.from_numpy(cKDTree(among.numpy()).query(points.numpy())[1])
         return torch.cat([torch.cdist(rows, among).argmin(1) for rows in points.split(16384)])
 
-    def loss(self, frame: int, background: torch.Tensor) -> torch.Tensor:
+    def loss(self, frame: int, step: int, background: torch.Tensor) -> torch.Tensor:
         """Every term of a step, summed."""
+        warm = step < WARM_UP and not self.like_ours
         view, white = self.views[frame], torch.ones(3, device=self.device)
         truth, mask, crop = view.image.permute(2, 0, 1)[None], view.alpha[None, None], self.crops[frame]
         static, refined, more = self.posed(frame)
+        static, refined = (x._replace(scales=drawn(x.scales, warm_up=warm)) for x in (static, refined))
         scene = self.scene.assets()
         alone = draw(scene, view, white)
         terms = [((alone - truth).abs() * (1 - mask)).mean() * RGB, (1 - _ssim(alone * (1 - mask), truth * (1 - mask)).mean()) * SSIM]
@@ -150,7 +163,7 @@ class OriginalOrder:
         still = self._curved(mesh)
         terms = [
             ((mean.square() + further.square()) * w.mean).mean(),
-            ((static.scales.square() + more["more"].square()) * w.scale).mean(),
+            ((more["scale"].square() + more["more"].square()) * w.scale).mean(),
             (((self._curved(mesh + mean) - still).square() + (self._curved(mesh + mean + further) - still).square()) * w.lap_mean).mean(),
             ((self._curved(static.scales).square() + self._curved(refined.scales).square()) * w.lap_scale).mean(),
             ((self._curved(static.colors).square() + self._curved(refined.colors).square()) * w.lap_rgb).mean(),
@@ -160,6 +173,8 @@ class OriginalOrder:
         terms += [0.01 * r._even_hands(x.colors) + 0.1 * r._even_arms(x.colors) for x in (static, refined)]
         offset = self.model.networks.joint_offset
         terms += [((offset - r.joint_offset).square() * r._joint_weight).mean(), r._symmetric(offset)]
+        if self.like_ours:
+            terms.append(r.shortfall(static, refined))
         return torch.stack(terms).sum()
 
     def _curved(self, values: torch.Tensor) -> torch.Tensor:
@@ -172,7 +187,7 @@ class OriginalOrder:
             order = order or list(rng.permutation(len(self.views)))
             for group in self.adam.param_groups:
                 group["lr"] = rate * group["share"] * rate_factor(step, iterations)
-            loss = self.loss(order.pop(), torch.rand(3, device=self.device))
+            loss = self.loss(order.pop(), step, torch.rand(3, device=self.device))
             self.adam.zero_grad()
             loss.backward()
             self.adam.step()

@@ -1,15 +1,17 @@
-"""Our training step of the avatar ``exavatar`` against the original's order of work: the same scene, first weights, rates and machine.
+"""Our training of the avatar ``exavatar`` against the original's order of work: the same scene, networks and machine.
 
-Ours: two renders of the person's crop, what no pose changes prepared once, structural terms in compiled loops, the perceptual term on a window of the
-crop (on a GPU: on the whole crop), few fused optimiser groups. The original's: ``original_order.py``, which says what it does.
+Ours: a start fitted to the mesh's vertices, two renders of the person's crop, what no pose changes prepared once, structural terms in compiled loops,
+the perceptual term on a window of the crop (on a GPU: on the whole crop), few fused optimiser groups. The original's: ``original_order.py``, which
+says what it does. ``--start ours``: each as a user runs it, the original from random weights with its rates and warm-up, ours with its start, whose
+time counts. ``--start same``: both from our start, which then costs neither, with our rates, to compare single steps.
 
-    python benchmarks/training.py --size 512 --levels 0 --steps 4 --lpips
+    python benchmarks/training.py --size 512 --levels 0 --steps 4 --lpips --start same
     python benchmarks/training.py --size 160 --steps 1000 --lpips --only original --out original.json     (half an hour on a core)
-    python benchmarks/training.py --size 160 --steps 300 --lpips --only ours --against original.json
+    python benchmarks/training.py --size 160 --steps 100 --lpips --only ours --against original.json
 
 prints seconds a step of both (of one thread: its CPU time, which a busy machine disturbs less), their ratio, PSNR over time (mean over the frames,
 pose-dependent Gaussians; the last number is of frames between the training's), PSNR after equal steps, and how long each took to the PSNR with which
-the original's order ended.
+the original's order ended. All steps count as one training: rates fall in its last quarter.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -28,25 +31,28 @@ from original_order import OriginalOrder  # beside this file
 
 from svad_ray.body import load_body
 from svad_ray.body.model import Body
+from svad_ray.config import AvatarConfig
 from svad_ray.evaluate.metrics import psnr
 from svad_ray.fitting.clothed import clothed_surface
 from svad_ray.fitting.state import pose_body, state_of
 from svad_ray.geometry.raster import interpolate, rasterize_mesh, to_camera
 from svad_ray.motion import retarget
 from svad_ray.motion.builtin import a_pose_turn
+from svad_ray.nets.device import training_device
 from svad_ray.nets.exavatar.mesh import avatar_mesh
 from svad_ray.nets.exavatar.model import AvatarModel
 from svad_ray.nets.lpips import Lpips
 from svad_ray.stages.animate.embedded import spread
 from svad_ray.stages.avatar.bake import regions_of
 from svad_ray.stages.avatar.colors import View
-from svad_ray.stages.avatar.exavatar import REFRESH, fresh_networks, settle
+from svad_ray.stages.avatar.exavatar import REFRESH, fresh_networks
 from svad_ray.stages.avatar.exavatar_training import Perceptual, Poses, Trainer, cropped, draw, train_exavatar
+from svad_ray.stages.avatar.first import begin, closing, inset
 from svad_ray.stages.avatar.gaussian import clip_views
 from svad_ray.stages.avatar.regularisers import Regularisers
 from svad_ray.subject import BodyTrack, Clip
 
-RATE = 0.004
+RATE = 0.001  # the original's
 PAPER_STEPS = 12_750
 
 
@@ -97,12 +103,18 @@ def lpips_of(kind: str, device: torch.device, precision: torch.dtype | None) -> 
 class Ours:
     """Our trainer of the problem."""
 
+    like_ours = True  # starts from what our start leaves
+
     def __init__(self, given: Problem, a: argparse.Namespace, *, precision: torch.dtype | None = None) -> None:
+        self.given, self.settings, self.prefit = given, AvatarConfig(), a.prefit
+        self.same, self.precision = a.start == "same", precision
         mesh = avatar_mesh(given.body, regions_of(given.body), levels=a.levels)
         networks = fresh_networks(given.track, triplane=a.triplane, seed=0)
-        self.model = AvatarModel(mesh.to(a.device), networks, precision=precision)
-        settle(self.model)
-        regularisers = Regularisers(mesh, self.model.canonical().mesh.detach(), networks.joint_offset.detach().clone(), device=a.device)
+        below = torch.from_numpy(inset(given.body, given.track, mesh)) if self.like_ours else None
+        self.model = AvatarModel(mesh.to(a.device), networks, surface_offset=below, precision=precision)
+        canonical = self.model.canonical().mesh.detach()
+        closed = closing(canonical.cpu().numpy(), mesh.faces)
+        regularisers = Regularisers(mesh, canonical, networks.joint_offset.detach().clone(), closed=closed, device=a.device)
         poses = Poses((given.track,), min(50, given.body.exprdirs.shape[-1]), device=a.device)
         network = lpips_of(a.lpips, torch.device(a.device), precision)
         cuda = a.device == "cuda"
@@ -116,9 +128,19 @@ class Ours:
                 network.compile()
                 self.trainer.lpips = Perceptual(network.distances)
 
+    def begin(self) -> None:
+        """Our start: colours from the views, and the fit to them."""
+        c, given = self.settings, self.given
+        start = {"looks": c.color_views, "steps": self.prefit, "rate": c.exavatar.prefit_rate, "seed": 0}
+        if self.same:  # to the last bit: the original's order knows no half precision
+            self.model.precision = None
+        begin(self.model, self.mesh, given.body, given.track, given.views, **start)
+        self.model.precision = self.precision
+
     def train(self, *, iterations: int, progress: Any) -> None:
         """All steps."""
-        train_exavatar(self.trainer, iterations=iterations, rate=RATE, seed=0, progress=lambda done: progress(round(done * iterations)))
+        rate = self.settings.exavatar.rate
+        train_exavatar(self.trainer, iterations=iterations, rate=rate, seed=0, progress=lambda done: progress(round(done * iterations)))
 
     def refined(self, track_row: tuple[torch.Tensor, torch.Tensor, torch.Tensor]) -> Any:
         """Refined Gaussians of a pose."""
@@ -128,16 +150,22 @@ class Ours:
 class Original(Ours):
     """The original's order on the same problem."""
 
-    def __init__(self, given: Problem, a: argparse.Namespace) -> None:
+    def __init__(self, given: Problem, a: argparse.Namespace, *, precision: torch.dtype | None = None) -> None:
+        self.like_ours = a.start == "same"
         super().__init__(given, a)
-        views = [view.to(a.device) for view in given.views]
-        self.order = OriginalOrder(
-            self.model, self.mesh, self.trainer.regularisers, self.trainer.poses, views, self.network.distance if self.network else None
-        )
+        self.whole = [view.to(a.device) for view in given.views]
+
+    def begin(self) -> None:
+        """Nothing, or our start where it is to be the same."""
+        if self.like_ours:
+            super().begin()
 
     def train(self, *, iterations: int, progress: Any) -> None:
         """All steps."""
-        self.order.train(iterations=iterations, rate=RATE, seed=0, progress=progress)
+        distance = self.network.distance if self.network else None
+        ours = self.trainer
+        order = OriginalOrder(self.model, self.mesh, ours.regularisers, ours.poses, self.whole, distance, like_ours=self.like_ours)
+        order.train(iterations=iterations, rate=RATE, seed=0, progress=progress)
 
 
 @torch.no_grad()
@@ -162,8 +190,12 @@ def measure(kind: Ours, given: Problem, a: argparse.Namespace) -> dict[str, Any]
         return time.process_time() if a.device == "cpu" and a.threads == 1 else time.perf_counter()
 
     looks = sorted({0, 1, 2, 5, *range(0, a.steps, max(1, a.steps // a.looks)), a.steps})
-    curve, spent, begun = [(0, 0.0, *quality(kind, given, a.device))], 0.0, now()
-    warm: list[float] = []
+    begun = now()
+    kind.begin()
+    spent = now() - begun if a.start == "ours" else 0.0
+    curve = [(0, round(spent, 3), *quality(kind, given, a.device))]
+    print(type(kind).__name__, *curve[-1], flush=True)
+    begun = now()
 
     def progress(step: int) -> None:
         nonlocal spent, begun
@@ -173,7 +205,6 @@ def measure(kind: Ours, given: Problem, a: argparse.Namespace) -> dict[str, Any]
         curve.append((step, round(spent, 3), *quality(kind, given, a.device)))
         print(type(kind).__name__, *curve[-1], flush=True)
         begun = now()
-        warm.append(begun)
 
     kind.train(iterations=a.steps, progress=progress)
     first = next(i for i, row in enumerate(curve) if row[0] >= min(2, a.steps - 1))
@@ -194,6 +225,8 @@ def _profile(kind: Ours) -> None:
 
 def seconds_to(curve: list[Any], wanted: float) -> float | None:
     """Seconds until the curve reaches a PSNR, between two looks in a straight line."""
+    if curve[0][2] >= wanted:
+        return float(curve[0][1])
     for before, after in pairwise(curve):
         if after[2] >= wanted > before[2]:
             return float(before[1] + (after[1] - before[1]) * (wanted - before[2]) / (after[2] - before[2]))
@@ -217,7 +250,7 @@ def report(found: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def main() -> None:
+def main(given_arguments: Sequence[str] | None = None) -> None:
     """Run what is asked for and print one JSON object."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     numbers = (
@@ -230,28 +263,33 @@ def main() -> None:
         ("threads", 1),
         ("window", 96),
         ("every", 1),
+        ("prefit", AvatarConfig().exavatar.prefit),
     )
     for name, value in numbers:
         parser.add_argument(f"--{name}", type=int, default=value)
     parser.add_argument("--lpips", nargs="?", const="vgg", default="none", choices=("none", "vgg", "random"), help="with the perceptual terms")
+    parser.add_argument("--start", choices=("ours", "same"), default="ours", help="each with its own start, counted, or both with ours, for nothing")
     parser.add_argument("--only", choices=("ours", "original"), help="one of the two")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
-    parser.add_argument("--precision", choices=("float32", "bfloat16"), default="float32", help="of our networks and LPIPS on a GPU")
+    parser.add_argument("--precision", choices=("auto", "float32", "bfloat16"), default="auto", help="of our networks and LPIPS, as avatar.precision")
     parser.add_argument("--compile", action="store_true", help="ours by torch.compile, with bfloat16")
     parser.add_argument("--profile", action="store_true", help="print where our steps on a GPU spend their time")
     parser.add_argument("--body", default="", help="a body file; the open body without one")
     parser.add_argument("--out", default="", help="keep the JSON object here")
     parser.add_argument("--against", default="", help="JSON object of a run of the other")
-    a = parser.parse_args()
+    a = parser.parse_args(given_arguments)
     torch.set_num_threads(a.threads)
     given = problem(load_body(a.body or None), a.size, a.frames)
     found: dict[str, Any] = json.loads(Path(a.against).read_text()) if a.against else {}
+    _, precision = training_device(a.device, a.precision)
     for name in (a.only,) if a.only else ("ours", "original"):
-        torch.manual_seed(0)
-        kind = Original(given, a) if name == "original" else Ours(given, a, precision=torch.bfloat16 if a.precision == "bfloat16" else None)
+        made = Original if name == "original" else Ours
         if a.device == "cpu":  # kernels are compiled outside the measurement
-            torch.stack(list(kind.trainer.terms(0, 0).values())).sum().backward()
-            kind.model.networks.zero_grad()
+            once = made(given, a, precision=precision)
+            once.begin()
+            once.train(iterations=1, progress=lambda step: None)
+        torch.manual_seed(0)
+        kind = made(given, a, precision=precision)
         found[name] = measure(kind, given, a)
         if a.device == "cuda":
             found[name] |= {

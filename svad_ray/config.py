@@ -256,7 +256,7 @@ class AvatarConfig(StageConfig):
         color_views: Frames that the first colours are taken from, the photo besides.
         rates: Learning rates of offset, log scales and colour.
         device: Where to train; "auto" = a GPU where there is one.
-        precision: Of the networks' matrix products on a GPU; "auto" = bfloat16 where the GPU has it. A CPU computes in float32.
+        precision: Of the networks' matrix products; "auto" = bfloat16 where the GPU or the CPU multiplies such numbers itself, else float32.
         loose: Which Gaussians follow both legs smoothly instead of their own; the same words as for ``animate``.
         exavatar: What only the model exavatar has.
     """

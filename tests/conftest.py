@@ -1,14 +1,18 @@
 """Modules that several test folders share."""
 
+import json
 import os
 import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
+
+if TYPE_CHECKING:
+    from svad_ray.body.model import Body
 
 TESTS = Path(__file__).parent
 
@@ -45,6 +49,20 @@ def golden_generation() -> Path:
 def golden_avatar() -> Path:
     """Recorded outputs of the official code: from the clip to the avatar."""
     return GOLDEN / "avatar"
+
+
+@pytest.fixture(scope="session")
+def golden_body(golden_avatar) -> "Body":
+    """The recorded synthetic body: 640 vertices with every feature of the layout (pose correctives, mean hands, contour table)."""
+    import numpy as np
+
+    from svad_ray.body.load import body_from_arrays, read_npz
+
+    if not (golden_avatar / "body_smplx.npz").is_file():
+        pytest.skip(f"no body_smplx.npz in {golden_avatar}")
+    with np.load(golden_avatar / "body_companions.npz") as file:
+        ids = json.loads(str(file["vertex_ids_json"]))
+    return body_from_arrays(read_npz(golden_avatar / "body_smplx.npz"), name="golden", vertex_ids=ids)
 
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")

@@ -11,7 +11,6 @@ from safetensors.numpy import load_file, save_file
 from scipy.spatial.transform import Rotation
 
 from svad_ray import cli
-from svad_ray.body.load import body_from_arrays, read_npz
 from svad_ray.body.names import PARENTS
 from svad_ray.deliver import danced
 from svad_ray.errors import InputError
@@ -24,10 +23,8 @@ COUNT = 30
 
 
 @pytest.fixture(scope="module")
-def body(golden_avatar):
-    with np.load(golden_avatar / "body_companions.npz") as file:
-        ids = json.loads(str(file["vertex_ids_json"]))
-    return body_from_arrays(read_npz(golden_avatar / "body_smplx.npz"), name="golden", vertex_ids=ids)
+def body(golden_body):
+    return golden_body
 
 
 @pytest.fixture

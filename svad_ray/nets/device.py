@@ -20,7 +20,7 @@ def training_device(device: str = "auto", precision: str = "auto") -> tuple[Any,
 
     Args:
         device: "auto" = a GPU that gsplat can draw on, else the CPU; or "cpu", "cuda".
-        precision: "auto" = bfloat16 where the GPU has it; or "float32", "bfloat16". The CPU always computes in float32.
+        precision: "auto" = bfloat16 where the device multiplies such matrices itself; or "float32", "bfloat16".
 
     Raises:
         BackendUnavailable: "cuda" was asked for, and there is no GPU.
@@ -36,5 +36,15 @@ def training_device(device: str = "auto", precision: str = "auto") -> tuple[Any,
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     found = torch.device(device)
-    half = found.type == "cuda" and (precision == "bfloat16" or (precision == "auto" and torch.cuda.is_bf16_supported()))
+    half = _multiplies_halves(found.type) if precision == "auto" else precision == "bfloat16"
     return found, torch.bfloat16 if half else None
+
+
+def _multiplies_halves(kind: str) -> bool:
+    """Whether a GPU or this CPU has instructions for products of bfloat16: without them they are slower than those of float32."""
+    import torch
+
+    if kind == "cuda":
+        return torch.cuda.is_bf16_supported()
+    found = torch.cpu.get_capabilities()
+    return bool(found.get("avx512_bf16") or found.get("amx_bf16"))

@@ -3,47 +3,29 @@
 import numpy as np
 import pytest
 import torch
+from painted_turn import painted_turn
 
-from svad_ray.body import load_body
-from svad_ray.fitting.clothed import clothed_surface
-from svad_ray.fitting.state import pose_body, state_of
-from svad_ray.geometry.raster import interpolate, rasterize_mesh, to_camera
-from svad_ray.motion import retarget, turn
 from svad_ray.nets.exavatar.mesh import avatar_mesh
 from svad_ray.nets.exavatar.model import AvatarModel
 from svad_ray.nets.exavatar.snapshot import load_learned, save_learned
 from svad_ray.splat import rasterization
-from svad_ray.stages.animate.embedded import spread
 from svad_ray.stages.avatar.bake import regions_of
 from svad_ray.stages.avatar.exavatar import fresh_networks
 from svad_ray.stages.avatar.exavatar_training import Poses, Trainer, cropped, train_exavatar
 from svad_ray.stages.avatar.first import calm, prefit, vertex_colors
-from svad_ray.stages.avatar.gaussian import GaussianModel, clip_views, surface_points, train
+from svad_ray.stages.avatar.gaussian import GaussianModel, surface_points, train
 from svad_ray.stages.avatar.regularisers import Regularisers
 from svad_ray.stages.avatar.ssim import dissimilarity, ssim_map
-from svad_ray.subject import BodyTrack, Clip
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")]
 SIZE, FRAMES, STEPS, GPU = 128, 3, 12, "cuda"
 
 
 @pytest.fixture(scope="module")
-def given(golden_avatar):
+def given(golden_body):
     """The recorded small body in a coloured turn: body, track, surface and views."""
-    body = load_body(golden_avatar / "body_smplx.npz")
-    nobody = BodyTrack(**{**vars(turn(2)), "betas": np.zeros(20, np.float32), "body_id": body.id})
-    track = retarget(spread(turn(), FRAMES), person=nobody, body=body, size=SIZE)
-    surface = clothed_surface(body, track.betas, None)
-    color = 0.5 + 0.4 * np.sin(surface.rest * [9.0, 7.0, 11.0])
-    joints = body.J_regressor @ body.v_template
-    skin = pose_body(body, joints, state_of(track).pose, state_of(track).transl).skin
-    frames, masks = np.full((FRAMES, SIZE, SIZE, 3), 255, np.uint8), np.zeros((FRAMES, SIZE, SIZE), np.uint8)
-    for i in range(FRAMES):
-        buffers = rasterize_mesh(to_camera(surface.posed(skin[i]), track.viewmats[i]), surface.faces, track.Ks[i], SIZE, SIZE)
-        frames[i][buffers.mask] = interpolate(buffers, surface.faces, color) * 255
-        masks[i][buffers.mask] = 255
-    views = clip_views(body, joints, Clip(frames, masks, track, ("",) * FRAMES), track)
-    return body, track, surface, views
+    made = painted_turn(golden_body, size=SIZE, frames=FRAMES)
+    return made.body, made.track, made.surface, made.views()
 
 
 def trainer(given, device: str, *, precision: torch.dtype | None = None) -> Trainer:

@@ -11,7 +11,7 @@ from rules import avatar_rule
 from svad_ray.nets.lpips import Lpips
 from svad_ray.stages.avatar.exavatar_training import rate_factor
 from svad_ray.stages.avatar.losses import LPIPS, composite_terms, crop_of, face_term, plain_background_term, scene_terms
-from svad_ray.stages.avatar.regularisers import Regularisers, arm_models, arm_sides, neighbours
+from svad_ray.stages.avatar.regularisers import CLOSED, Regularisers, arm_models, arm_sides, neighbours
 from svad_ray.stages.avatar.ssim import ssim_map
 
 # What the picture of the face's texture, which moves with the mesh, adds to these is not the regularisers'.
@@ -35,6 +35,19 @@ def scene(golden_avatar, losses):
     assert int((~same).sum()) <= 1  # the one vertex with more than ten neighbours, of which the original takes any ten
     index[: len(stored)] = stored
     return r, posed, Regularisers(r.mesh, posed.canonical.mesh.detach(), r.tensor("in_joint_offset"), near=(index, weight))
+
+
+def test_sizes_that_leave_gaps_are_counted_in_logarithms(scene):
+    """Half of what closes the surface for every fifth Gaussian, twice as much for the others, which is no fault."""
+    r, posed, _ = scene
+    closed = posed.static.scales.detach()[:, 0].numpy() / 2
+    closed[::5] *= 4
+    share = float(np.mean(np.arange(len(closed)) % 5 == 0))
+    like = posed.__class__(**{**vars(posed), "refined": posed.static})
+    terms = Regularisers(r.mesh, posed.canonical.mesh.detach(), r.tensor("in_joint_offset"), closed=closed)(like, r.model.networks.joint_offset)
+    assert float(terms["closed"].detach()) == pytest.approx(CLOSED * 2 * share * np.log(2) ** 2, rel=1e-4)
+    (slope,) = torch.autograd.grad(terms["closed"], posed.static.scales, retain_graph=True)
+    assert (slope[::5] < 0).all() and (slope[1::5] == 0).all(), "short ones grow"
 
 
 def image(losses, name: str) -> torch.Tensor:

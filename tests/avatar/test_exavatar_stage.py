@@ -5,22 +5,17 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from painted_turn import painted_turn
 
 from svad_ray.body import load_body
 from svad_ray.config import AvatarConfig, ExAvatarConfig
 from svad_ray.errors import InputError
 from svad_ray.evaluate.metrics import psnr, silhouette_iou
 from svad_ray.export.ply import write_ply
-from svad_ray.fitting.clothed import clothed_surface
-from svad_ray.fitting.state import pose_body, state_of
-from svad_ray.geometry.raster import interpolate, rasterize_mesh, to_camera
-from svad_ray.motion import retarget, turn
-from svad_ray.stages.animate.embedded import spread
 from svad_ray.stages.avatar.asset import PosableAvatar
 from svad_ray.stages.avatar.bake import avatar_model, baked
 from svad_ray.stages.avatar.exavatar import ExAvatar
 from svad_ray.store import load_avatar, save_avatar
-from svad_ray.subject import BodyTrack, Clip, Perception, Photo
 
 pytestmark = pytest.mark.slow
 SIZE, FRAMES = 96, 3
@@ -30,20 +25,8 @@ SMALL = AvatarConfig(iterations=3, exavatar=ExAvatarConfig(levels=0, triplane=16
 @pytest.fixture(scope="module")
 def person():
     """Arguments of the stage: a coloured body in a few views of a turn."""
-    body = load_body()
-    nobody = BodyTrack(**{**vars(turn(2)), "betas": np.zeros(20, np.float32), "body_id": body.id})
-    track = retarget(spread(turn(), FRAMES), person=nobody, body=body, size=SIZE)
-    surface = clothed_surface(body, track.betas, None)
-    color = 0.5 + 0.4 * np.sin(surface.rest * [9.0, 7.0, 11.0])
-    skin = pose_body(body, body.J_regressor @ body.v_template, state_of(track).pose, state_of(track).transl).skin
-    frames, masks = np.full((FRAMES, SIZE, SIZE, 3), 255, np.uint8), np.zeros((FRAMES, SIZE, SIZE), np.uint8)
-    for i in range(FRAMES):
-        buffers = rasterize_mesh(to_camera(surface.posed(skin[i]), track.viewmats[i]), surface.faces, track.Ks[i], SIZE, SIZE)
-        frames[i][buffers.mask] = interpolate(buffers, surface.faces, color) * 255
-        masks[i][buffers.mask] = 255
-    nothing = np.zeros(0, np.float32)
-    seen = Perception(nothing, nothing, masks[0] / np.float32(255), nothing, nothing, nothing, None, nothing, 1.0, 1)
-    return Clip(frames, masks, track, ("",) * FRAMES), track, Photo("frame", frames[0], ""), seen, track.frames(slice(0, 1))
+    made = painted_turn(load_body(), size=SIZE, frames=FRAMES)
+    return made.clip, made.track, *made.photo()
 
 
 def stage(config: AvatarConfig = SMALL) -> ExAvatar:

@@ -3,46 +3,26 @@
 import numpy as np
 import pytest
 import torch
+from painted_turn import paint, painted_turn
 
 from svad_ray.body import load_body
 from svad_ray.evaluate.metrics import psnr
-from svad_ray.fitting.clothed import clothed_surface
-from svad_ray.fitting.state import pose_body, state_of
-from svad_ray.geometry.raster import interpolate, rasterize_mesh, to_camera
-from svad_ray.motion import retarget, turn
 from svad_ray.nets.exavatar.mesh import avatar_mesh
 from svad_ray.nets.exavatar.model import AvatarModel
-from svad_ray.stages.animate.embedded import spread
 from svad_ray.stages.avatar.bake import regions_of, total_offset
 from svad_ray.stages.avatar.exavatar import fresh_networks
 from svad_ray.stages.avatar.exavatar_training import Poses, Trainer, cropped, draw, train_exavatar
 from svad_ray.stages.avatar.first import calm, inset, prefit, reaches, vertex_colors
-from svad_ray.stages.avatar.gaussian import clip_views
 from svad_ray.stages.avatar.regularisers import Regularisers
-from svad_ray.subject import BodyTrack, Clip
 
 SIZE, FRAMES = 192, 4
 
 
 @pytest.fixture(scope="module")
 def given():
-    """Body, track, true colours of the body's vertices, and views of a turn drawn by the mesh rasteriser."""
-    body = load_body()
-    nobody = BodyTrack(**{**vars(turn(2)), "betas": np.zeros(20, np.float32), "body_id": body.id})
-    track = retarget(spread(turn(), FRAMES), person=nobody, body=body, size=SIZE)
-    surface = clothed_surface(body, track.betas, None)
-    rest = body.J_regressor @ body.v_template
-    skin = pose_body(body, rest, state_of(track).pose, state_of(track).transl).skin
-    frames, masks = np.full((FRAMES, SIZE, SIZE, 3), 255, np.uint8), np.zeros((FRAMES, SIZE, SIZE), np.uint8)
-    for i in range(FRAMES):
-        buffers = rasterize_mesh(to_camera(surface.posed(skin[i]), track.viewmats[i]), surface.faces, track.Ks[i], SIZE, SIZE)
-        frames[i][buffers.mask] = interpolate(buffers, surface.faces, painted(surface.rest)) * 255
-        masks[i][buffers.mask] = 255
-    return body, track, clip_views(body, rest, Clip(frames, masks, track, ("",) * FRAMES), track)
-
-
-def painted(rest: np.ndarray) -> np.ndarray:
-    return 0.5 + 0.4 * np.sin(rest * [9.0, 7.0, 11.0])
+    """Body, track and views of a painted turn."""
+    made = painted_turn(load_body(), size=SIZE, frames=FRAMES)
+    return made.body, made.track, made.views()
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +45,7 @@ def shown(model: AvatarModel, poses: Poses, view, frame: int, background: float)
 def test_vertices_take_the_colours_that_the_views_show(given, started):
     body, *_ = given
     model, colors, error = started
-    true = painted(model.mesh.up(body.v_template).numpy())
+    true = paint(model.mesh.up(body.v_template).numpy())
     assert np.median(np.abs(colors - true)) < 0.04
     with torch.no_grad():
         own = (torch.tanh(model.static().rgb) + 1) / 2

@@ -1,4 +1,4 @@
-"""The photo as a training view: a person on white, and nothing of what stood behind them."""
+"""Frames and photos as training views: a person on white, nothing of what stood behind them, and no white when they stand before something else."""
 
 from types import SimpleNamespace
 
@@ -9,6 +9,7 @@ import torch
 from tiny_pipeline import track
 
 from svad_ray.stages.avatar import gaussian
+from svad_ray.stages.avatar.losses import over
 from svad_ray.subject import Further, Photo
 
 
@@ -37,3 +38,22 @@ def test_no_background_in_the_rim(view, background):
     want = alpha[..., None] * 0.4 + 1 - alpha[..., None]
     assert np.abs(image - want)[rim].max() < 0.04
     assert np.abs(image - plain.image.numpy()).max() < 0.06
+
+
+@pytest.mark.parametrize("background", [(1, 0, 1), (1, 1, 1), (0.2, 0.3, 0.25)])
+def test_a_frame_before_a_plain_colour_is_put_on_white(background):
+    """Softly and exactly in the rim; flecks of the background go."""
+    alpha = cv2.GaussianBlur(np.pad(np.ones((20, 10), np.float32), 15), (0, 0), 0.7)
+    alpha[alpha < 0.01] = 0
+    person, share = np.array([0.4, 0.1, 0.7]), alpha[..., None]
+    frame = person * share + (1 - share) * np.array(background)
+    frame[2, 3] = 0
+    got = gaussian.on_white(frame.astype(np.float32), alpha)
+    np.testing.assert_allclose(got, person * share + 1 - share, atol=1e-6)
+    assert got.dtype == np.float32 and (gaussian.on_white(got, alpha) == got).all()
+
+
+def test_before_another_colour_the_rim_has_that_colour():
+    alpha, person, colour = torch.rand(1, 1, 5, 4), torch.rand(1, 3, 5, 4), torch.tensor([0.9, 0.0, 0.3])
+    got = over(person * alpha + 1 - alpha, alpha, colour)
+    torch.testing.assert_close(got, person * alpha + (1 - alpha) * colour[:, None, None])

@@ -1,6 +1,5 @@
 """From a motion's file to Gaussians: faces and fingers move by what the file says, and neighbours stay."""
 
-import json
 from dataclasses import replace
 
 import numpy as np
@@ -8,7 +7,6 @@ import pytest
 import torch
 from scipy.spatial.transform import Rotation
 
-from svad_ray.body.load import body_from_arrays, read_npz
 from svad_ray.body.model import Body
 from svad_ray.body.names import JOINT_INDEX
 from svad_ray.deliver import danced
@@ -21,10 +19,8 @@ ON = {"face": JOINT_INDEX["head"], "finger": INDEX, "other": JOINT_INDEX["right_
 
 
 @pytest.fixture(scope="module")
-def body(golden_avatar) -> Body:
-    with np.load(golden_avatar / "body_companions.npz") as file:
-        ids = json.loads(str(file["vertex_ids_json"]))
-    return body_from_arrays(read_npz(golden_avatar / "body_smplx.npz"), name="golden", vertex_ids=ids)
+def body(golden_body) -> Body:
+    return golden_body
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,5 @@
 """The animation benchmark draws the same frames in every way and prints its ratios."""
 
-import json
 import re
 
 import numpy as np
@@ -9,7 +8,6 @@ import torch
 from scipy.spatial.transform import Rotation
 
 from benchmarks import animation
-from svad_ray.body.load import body_from_arrays, read_npz
 from svad_ray.motion import blank_track
 from svad_ray.store import save_avatar
 from svad_ray.subject import Avatar
@@ -22,10 +20,8 @@ def threads():
     torch.set_num_threads(before)
 
 
-def test_the_table_is_printed_and_the_frames_are_equal(golden_avatar, tmp_path, capsys, monkeypatch):
-    with np.load(golden_avatar / "body_companions.npz") as file:
-        ids = json.loads(str(file["vertex_ids_json"]))
-    body = body_from_arrays(read_npz(golden_avatar / "body_smplx.npz"), name="golden", vertex_ids=ids)
+def test_the_table_is_printed_and_the_frames_are_equal(golden_body, tmp_path, capsys, monkeypatch):
+    body = golden_body
     monkeypatch.setattr(animation, "load_body", lambda path: body)
     random, vertices = np.random.default_rng(0), body.v_template.numpy()
     weights, joints = body.lbs_weights.topk(6, dim=1)

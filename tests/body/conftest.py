@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 
@@ -10,7 +9,7 @@ import numpy as np
 import pytest
 
 from svad_ray.body.builder import BuildConfig, build_open_body
-from svad_ray.body.load import body_from_arrays, load_body, read_npz
+from svad_ray.body.load import load_body
 from svad_ray.body.makehuman import MakeHuman
 from svad_ray.body.model import Body
 
@@ -29,18 +28,6 @@ def recorded() -> dict[str, np.ndarray]:
         pytest.skip(f"no golden arrays in {GOLDEN}")
     with np.load(GOLDEN / "item1_smplx.npz") as file:
         return {key: file[key] for key in file.files}
-
-
-@pytest.fixture(scope="session")
-def golden_vertex_ids() -> dict[str, int]:
-    with np.load(GOLDEN / "body_companions.npz") as file:
-        return json.loads(str(file["vertex_ids_json"]))
-
-
-@pytest.fixture(scope="session")
-def golden_body(recorded: dict[str, np.ndarray], golden_vertex_ids: dict[str, int]) -> Body:
-    """A body of 640 vertices with every feature of the layout (pose correctives, hand means, contour table)."""
-    return body_from_arrays(read_npz(GOLDEN / "body_smplx.npz"), name="golden", vertex_ids=golden_vertex_ids)
 
 
 @pytest.fixture(scope="session")

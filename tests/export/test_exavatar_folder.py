@@ -10,7 +10,6 @@ import pytest
 import torch
 from scipy.spatial.transform import Rotation
 
-from svad_ray.body.load import body_from_arrays, read_npz
 from svad_ray.errors import InputError
 from svad_ray.export.exavatar import background_points, write_subject
 from svad_ray.motion import load_motion, retarget, turn
@@ -23,10 +22,8 @@ PARAMS = {"root_pose": 3, "body_pose": 63, "jaw_pose": 3, "leye_pose": 3, "reye_
 
 
 @pytest.fixture(scope="module")
-def body(golden_avatar):
-    with np.load(golden_avatar / "body_companions.npz") as file:
-        ids = json.loads(str(file["vertex_ids_json"]))
-    return body_from_arrays(read_npz(golden_avatar / "body_smplx.npz"), name="golden", vertex_ids=ids)
+def body(golden_body):
+    return golden_body
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
-from svad_ray.body.load import body_from_arrays, read_npz
 from svad_ray.body.model import Body
 from svad_ray.body.names import JOINT_NAMES
 from svad_ray.commands.export import ExportFormat, export
@@ -46,12 +45,8 @@ def four_joints(avatar: Avatar) -> Avatar:
 
 
 @pytest.fixture(scope="module")
-def body(golden_avatar) -> Body:
-    if not (golden_avatar / "body_smplx.npz").is_file():
-        pytest.skip(f"no body_smplx.npz in {golden_avatar}")
-    with np.load(golden_avatar / "body_companions.npz") as file:
-        ids = json.loads(str(file["vertex_ids_json"]))
-    return body_from_arrays(read_npz(golden_avatar / "body_smplx.npz"), name="golden", vertex_ids=ids)
+def body(golden_body) -> Body:
+    return golden_body
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
 """A small person of Gaussians on the recorded body, and a look at it."""
 
 import base64
-import json
 import os
 import time
 from collections.abc import Iterator
@@ -14,7 +13,6 @@ import numpy as np
 import pytest
 import torch
 
-from svad_ray.body.load import body_from_arrays, read_npz
 from svad_ray.body.model import Body
 from svad_ray.motion import blank_track
 from svad_ray.subject import Avatar
@@ -25,10 +23,8 @@ COUNT = 6000
 
 
 @pytest.fixture(scope="session")
-def body(golden_avatar) -> Body:
-    with np.load(golden_avatar / "body_companions.npz") as file:
-        ids = json.loads(str(file["vertex_ids_json"]))
-    return body_from_arrays(read_npz(golden_avatar / "body_smplx.npz"), name="golden", vertex_ids=ids)
+def body(golden_body) -> Body:
+    return golden_body
 
 
 @pytest.fixture(scope="session")

@@ -85,7 +85,7 @@ class AvatarModel:
         face_offset: (V, 3) metres of the body, felt by joints (ExAvatar's). surface_offset: (V, 3) metres, clothing and hair, felt by none (ours).
         original_hands: Treat the hand mean as the original does, in whose canonical mesh it is while no transform undoes it. False: hands are the
             body's own. Both are equal for a body whose mean hand is flat.
-        precision: Of the networks' matrix products on a GPU; None = float32.
+        precision: Of the networks' matrix products; None = float32.
     """
 
     def __init__(

@@ -66,7 +66,7 @@ def through(
     A shared input is only a change of the first bias, so that no row carries it (ours: the same numbers, half the first layer).
 
     Args:
-        precision: Of the matrix products on a GPU; None = that of the weights.
+        precision: Of the matrix products; None = that of the weights. Sums, normalisation and the last layer stay float32.
     """
     if not isinstance(net, nn.Sequential):
         raise TypeError(f"{type(net).__name__} is no stack of layers")
@@ -92,7 +92,7 @@ def through(
 def _layer(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, norm: Any, precision: torch.dtype | None) -> torch.Tensor:
     """A linear layer, its normalisation and rectifier: in one pass on the CPU, by torch elsewhere."""
     if x.device.type == "cpu" and x.dtype == torch.float32:
-        out: torch.Tensor = _Layer.apply(x, weight, bias, norm.weight, norm.bias, norm.num_groups, norm.eps)  # type: ignore[no-untyped-call]
+        out: torch.Tensor = _Layer.apply(x, weight, bias, norm.weight, norm.bias, norm.num_groups, norm.eps, precision)  # type: ignore[no-untyped-call]
         return out
     if precision is None or x.device.type == "cpu":
         return F.relu(norm(F.linear(x, weight, bias)))
@@ -103,11 +103,20 @@ def _layer(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, norm: Any,
 class _Layer(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, gain: torch.Tensor, shift: torch.Tensor, groups: int, eps: float
+        ctx: Any,
+        x: torch.Tensor,
+        weight: torch.Tensor,
+        bias: torch.Tensor,
+        gain: torch.Tensor,
+        shift: torch.Tensor,
+        groups: int,
+        eps: float,
+        precision: torch.dtype | None,
     ) -> torch.Tensor:
         from svad_ray.nets.exavatar.kernels import BLOCK, norm_forward
 
-        y = torch.addmm(bias, x, weight.T)
+        x, weight = x.to(precision or x.dtype), weight.to(precision or weight.dtype)
+        y = torch.addmm(bias, x, weight.T) if precision is None else (x @ weight.T).float().add_(bias)
         out, inverse = torch.empty_like(y), torch.empty(len(y), groups)
         arrays = (y.numpy(), gain.detach().numpy(), shift.detach().numpy(), inverse.numpy(), out.numpy())
         run_ranges(lambda a, b: norm_forward(a, b, groups, np.float32(eps), *arrays), even_ranges(len(y), block=BLOCK))
@@ -124,5 +133,6 @@ class _Layer(torch.autograd.Function):
         arrays = (y.numpy(), gain.detach().numpy(), inverse.numpy(), out.numpy(), gradients[0].contiguous().numpy(), v_y.numpy(), sums)
         run_ranges(lambda a, b: norm_backward(a, b, ctx.groups, *arrays), even_ranges(len(y), block=BLOCK))
         v_gain, v_shift, v_bias = torch.from_numpy(sums.sum(0, dtype=np.float64).astype(np.float32))
-        v_x = v_y @ weight if ctx.needs_input_grad[0] else None
-        return v_x, v_y.T @ x, v_bias, v_gain, v_shift, None, None
+        v_y = v_y.to(x.dtype)
+        v_x = (v_y @ weight).float() if ctx.needs_input_grad[0] else None
+        return v_x, (v_y.T @ x).float(), v_bias, v_gain, v_shift, None, None, None

@@ -19,7 +19,7 @@ from svad_ray.fitting.clothed import clothed_surface
 from svad_ray.fitting.textured_face import clip_face, face_seen
 from svad_ray.geometry.mesh import face_areas
 from svad_ray.nets.device import training_device
-from svad_ray.nets.exavatar.mesh import AvatarMesh, avatar_mesh
+from svad_ray.nets.exavatar.mesh import avatar_mesh
 from svad_ray.nets.exavatar.model import AvatarModel
 from svad_ray.nets.exavatar.networks import AvatarNetworks
 from svad_ray.nets.lpips import Lpips
@@ -28,7 +28,7 @@ from svad_ray.stages.avatar.colors import View
 from svad_ray.stages.avatar.confidence import Confidence, record, vertex_shares
 from svad_ray.stages.avatar.exavatar_training import Perceptual, Poses, Scene, Trainer, cropped, train_exavatar
 from svad_ray.stages.avatar.face import FacePicture
-from svad_ray.stages.avatar.first import calm, inset, prefit, vertex_colors
+from svad_ray.stages.avatar.first import begin, closing, inset
 from svad_ray.stages.avatar.gaussian import clip_views, display_track, photo_view
 from svad_ray.stages.avatar.regularisers import Regularisers
 from svad_ray.stages.base import NO_CHECKPOINT, Checkpoint, silent
@@ -67,7 +67,8 @@ class ExAvatar:
         models=("makehuman",),
         memory_gib=4.0,
     )
-    version = 3  # 2: a faster step, the face's texture, no background in the rim, several photos; 3: starts closed and in the clip's colours
+    # 2: a faster step, the face's texture, several photos; 3: starts closed, in the clip's colours; 4: stays closed, no white in the rim, bfloat16
+    version = 4
 
     def __init__(self, config: AvatarConfig | None = None) -> None:
         self.config = config or AvatarConfig()
@@ -146,7 +147,7 @@ class ExAvatar:
     def _prepare(self, clip: Clip, track: BodyTrack, photos: Sequence[Further]) -> _Prepared:
         c = self.config
         joints = person_joints(self.body, track)
-        views = clip_views(self.body, joints, clip, track)
+        views = clip_views(self.body, joints, clip, track, plain=not c.exavatar.official)
         longest = max(clip.frames.shape[1:3])
         views += [photo_view(self.body, joints, one, longest=longest, weight=c.photo_weight) for one in photos]
         mesh = avatar_mesh(self.body, regions_of(self.body), levels=c.exavatar.levels)
@@ -156,21 +157,15 @@ class ExAvatar:
         offset = total_offset(worn, below)
         model = AvatarModel(mesh.to(self.device), networks, face_offset=face, surface_offset=offset, precision=self.precision)
         if not c.exavatar.official:
-            self._start(model, mesh, track, views)
+            x = c.exavatar
+            begin(model, mesh, self.body, track, views, looks=c.color_views, steps=x.prefit, rate=x.prefit_rate, seed=c.seed)
         started = networks.joint_offset.detach().clone()
-        regularisers = Regularisers(mesh, model.canonical().mesh.detach(), started, device=self.device)
+        canonical = model.canonical().mesh.detach()
+        closed = None if c.exavatar.official else closing(canonical.cpu().numpy(), mesh.faces)
+        regularisers = Regularisers(mesh, canonical, started, closed=closed, device=self.device)
         tracks = (track, *(one.track for one in photos if one.track is not None))
         picture, texture = self._face(clip, tracks, model)
         return _Prepared(model, regularisers, picture, texture, views, tracks, joints, below)
-
-    def _start(self, model: AvatarModel, mesh: AvatarMesh, track: BodyTrack, views: Sequence[View]) -> None:
-        """Instead of the original's random colours and sizes, and its warm-up."""
-        c = self.config
-        calm(model, seed=c.seed)
-        frames = len(track)
-        few = [views[i] for i in np.linspace(0, frames - 1, min(c.color_views, frames)).astype(int)]
-        colors = vertex_colors(mesh, self.body, track, [*few, *views[frames:]])
-        prefit(model, colors, steps=c.exavatar.prefit, rate=c.exavatar.prefit_rate, seed=c.seed)
 
     def _asset(self, ready: _Prepared, track: BodyTrack, losses: list[float]) -> Avatar:
         model, texture = ready.model, ready.texture
@@ -189,6 +184,7 @@ class ExAvatar:
             "background": "scene Gaussians" if self.config.exavatar.official else "random plain colours",
             "iterations": len(losses),
             "device": self.device.type,
+            "precision": "float32" if self.precision is None else "bfloat16",
             "loss_first": losses[0],
             "loss_last": float(np.mean(tail)),
         }

@@ -27,21 +27,20 @@ from svad_ray.stages.avatar.losses import (
     composite_terms,
     crop_of,
     face_term,
-    on_background,
+    over,
     plain_background_term,
     scene_terms,
 )
 from svad_ray.stages.avatar.regularisers import WARM_UP, Regularisers, drawn
 from svad_ray.stages.avatar.ssim import dissimilarity
-from svad_ray.stages.avatar.training import FrameRows, Run, optimise
+from svad_ray.stages.avatar.training import FrameRows, Run, optimise, plain_color
 from svad_ray.stages.base import NO_CHECKPOINT, Checkpoint, silent
 from svad_ray.subject import BodyTrack
 
 POSE_SHARE = 0.1  # of the networks' learning rate, for poses
-GENTLE = {"shape_param": 0.02, "joint_offset": 0.01, "geo_net": 0.1, "geo_offset_net": 0.1, "mean_offset_net": 0.03, "mean_offset_offset_net": 0.03}
-GENTLE |= {"scale_net": 0.03, "scale_offset_net": 0.03, "triplane": 0.3, "triplane_face": 0.3}  # else the start is forgotten in tens of steps
+GENTLE = {"shape_param": 0.02, "joint_offset": 0.01, "geo_net": 0.3, "geo_offset_net": 0.3, "mean_offset_net": 0.03, "mean_offset_offset_net": 0.03}
+GENTLE |= {"scale_net": 0.03, "scale_offset_net": 0.03}  # else the start is forgotten in tens of steps
 MARGIN = 0.1  # of the person's box, around it
-WHITE = 0.5  # of our steps draw on white, which avatars are shown on and the original's composites have behind them; the others on a random colour
 SMALLEST = 48  # pixels a side of a crop
 NEAR, FAR = 0.01, 100.0  # metres
 EPS = 1e-15  # Adam's, as in the original
@@ -230,7 +229,7 @@ class Trainer:
             row: The frame's pose, to be differentiated by; None = as it stands.
         """
         warm, rng = self.warm_up and step < WARM_UP, np.random.default_rng((self.seed, step))
-        plain = np.ones(3, np.float32) if self.scene is None and rng.random() < WHITE else rng.random(3, np.float32)
+        plain = plain_color(rng) if self.scene is None else rng.random(3, np.float32)
         background = _on(torch.from_numpy(plain), self.model.positions.device)
         kept = None if step % self.refresh == 0 else self._nearest
         posed = self.model.posed(*self.poses.parts(self.poses.rows.values[frame] if row is None else row), nearest=kept)
@@ -254,7 +253,7 @@ class Trainer:
         """Two renders on one random colour stand for the composites and for the person alone."""
         view = self.views[frame]
         truth, mask = _picture(view)
-        truth = on_background(truth, mask, background)
+        truth = over(truth, mask, background)
         images = [draw(_drawn(assets, warm), view, background) for assets in (posed.static, posed.refined)]
         terms: dict[str, torch.Tensor] = {}
         for name, image, assets in zip(NAMES, images, (posed.static, posed.refined)):

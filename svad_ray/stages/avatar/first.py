@@ -21,9 +21,9 @@ from svad_ray.subject import BodyTrack
 
 ROWS = 8192  # vertices of a step
 COVER = 0.8  # first sigma over a vertex's reach: three neighbours leave a sixth of the light between them, those around them less
-INSET = 1.0  # sigmas below the surface: a round Gaussian that is opaque in its middle looks larger by about that
+INSET = 2.0  # sigmas below the surface: where one grazes it, many round Gaussians overlap, and half of the light passes that far above their middles
 EVEN = 4  # rounds of averaging over neighbours
-DEEPEST = 0.006  # metres
+DEEPEST = 0.012  # metres
 SIZES = 0.01  # weight of squared log sizes beside squared colours
 WAVES = (4, 8, 16, 32)  # texels a side of the noise that a quarter of a triplane's channels each start with
 STILL = {
@@ -32,6 +32,21 @@ STILL = {
     "scale_offset_net": 1e-3,
     "rgb_offset_net": 0.02,
 }  # of the last layers' first weights
+
+
+def begin(
+    model: AvatarModel, mesh: AvatarMesh, body: Body, track: BodyTrack, views: Sequence[View], *, looks: int, steps: int, rate: float, seed: int
+) -> None:
+    """Bring fresh networks to our start.
+
+    Args:
+        mesh: The model's, on the CPU. views: Those of the track's frames, then photos.
+        looks: Frames that colours are taken from, the photos besides. steps, rate: Of ``prefit``.
+    """
+    calm(model, seed=seed)
+    frames = len(track)
+    few = [views[i] for i in np.linspace(0, frames - 1, min(looks, frames)).astype(int)]
+    prefit(model, vertex_colors(mesh, body, track, [*few, *views[frames:]]), steps=steps, rate=rate, seed=seed)
 
 
 def vertex_colors(mesh: AvatarMesh, body: Body, track: BodyTrack, views: Sequence[View]) -> np.ndarray:
@@ -74,10 +89,15 @@ def reaches(vertices: np.ndarray, faces: np.ndarray, *, rounds: int = EVEN) -> n
     return out
 
 
+def closing(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
+    """(N,) metres: sigmas with which neighbours leave no gap between them, from however near they are seen."""
+    return COVER * reaches(vertices, faces)
+
+
 def inset(body: Body, track: BodyTrack, mesh: AvatarMesh) -> np.ndarray:
     """(V, 3) metres by which vertices lie below the surface, so that the round Gaussians' outsides, not their middles, lie on it."""
     surface = _surface(mesh, body, track)
-    width = np.minimum(INSET * COVER * reaches(surface.rest, mesh.faces), DEEPEST)
+    width = np.minimum(INSET * closing(surface.rest, mesh.faces), DEEPEST)
     down = -width[:, None] * normals_np(surface.rest, surface.faces)
     out = np.zeros((len(body.v_template), 3), np.float32)
     low = mesh.low.numpy()
@@ -109,8 +129,7 @@ def prefit(model: AvatarModel, colors: np.ndarray, *, steps: int, rate: float, s
     networks, device = model.networks, model.positions.device
     true = torch.from_numpy(colors).to(device)
     mesh = model.canonical().mesh.detach()
-    reach = reaches(mesh.cpu().numpy(), model.mesh.faces)
-    sizes = torch.from_numpy(np.log(COVER * reach)).float().to(device)[:, None]
+    sizes = torch.from_numpy(np.log(closing(mesh.cpu().numpy(), model.mesh.faces))).float().to(device)[:, None]
     with torch.no_grad():
         _last(networks.scale_net).bias.fill_(float(sizes.mean()))
         _last(networks.rgb_net).bias.copy_(torch.atanh(2 * true.mean(0).clamp(0.02, 0.98) - 1))

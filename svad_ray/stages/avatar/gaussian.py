@@ -32,7 +32,7 @@ from svad_ray.stages.avatar import confidence
 from svad_ray.stages.avatar.asset import INFLUENCES
 from svad_ray.stages.avatar.colors import SurfacePoints, View, colors_from_views
 from svad_ray.stages.avatar.regularisers import laplacian_map
-from svad_ray.stages.avatar.training import Run, optimise
+from svad_ray.stages.avatar.training import Run, optimise, plain_color
 from svad_ray.stages.base import NO_CHECKPOINT, Checkpoint, silent
 from svad_ray.subject import Avatar, BodyTrack, Clip, Further, Perception, Photo
 
@@ -81,7 +81,7 @@ class GaussianModel:
         self.logit_color = torch.logit(torch.from_numpy(colors).clamp(0.01, 0.99)).requires_grad_(True)
         self._uneven = _unevenness(points)
         self._slide = torch.tensor([SLIDE, SLIDE, 1.0])
-        self._flat, self._white = torch.tensor([1.0, 1.0, FLATNESS]), torch.ones(3)
+        self._flat = torch.tensor([1.0, 1.0, FLATNESS])
 
     def to(self, device: torch.device | str) -> GaussianModel:
         """Move to a device, before training or after it; neighbours follow by themselves."""
@@ -124,10 +124,11 @@ class GaussianModel:
         )
         return image[0], alpha[0, ..., 0]
 
-    def loss(self, view: View) -> torch.Tensor:
-        """L1 x 10 on white, squared alpha error x 2, small L2 on offsets (hands stiffer), stretches, and what they differ by from neighbours."""
-        image, alpha = self.render(view, self._white)
-        picture = 10 * (image - view.image).abs().mean() + 2 * (alpha - view.alpha).pow(2).mean()
+    def loss(self, view: View, background: torch.Tensor) -> torch.Tensor:
+        """L1 x 10 on a plain colour (3,), squared alpha error x 2, small L2 on offsets (hands stiffer), stretches, and what neighbours differ by."""
+        image, alpha = self.render(view, background)
+        truth = view.image + (1 - view.alpha[..., None]) * (background - 1)
+        picture = 10 * (image - truth).abs().mean() + 2 * (alpha - view.alpha).pow(2).mean()
         uneven = self._uneven(torch.cat([self.offset, self.stretch], 1)).pow(2).mean()
         return view.weight * picture + EVENNESS * uneven + 0.01 * (self.stiff * self.offset.pow(2)).mean() + 0.02 * self.stretch.pow(2).mean()
 
@@ -166,7 +167,7 @@ def train(
         run.resume(kept)
     return optimise(
         run,
-        lambda step, view: model.loss(views[view]),
+        lambda step, view: model.loss(views[view], torch.from_numpy(plain_color(np.random.default_rng((seed, step)))).to(model.rest.device)),
         views=len(views),
         factor=lambda step: 0.1 ** (step / iterations),
         progress=progress,
@@ -188,7 +189,8 @@ class GaussianAvatar:
         models=("makehuman",),
         memory_gib=2.0,
     )
-    version = 4  # 2: surface_offset is kept; 3: loose clothes, clean rim, several photos, confidence; 4: no cracks in a face seen from near
+    # 2: surface_offset is kept; 3: loose clothes, several photos, confidence; 4: no cracks in a face seen from near; 5: no white in the rim
+    version = 5
 
     def __init__(self, config: AvatarConfig | None = None) -> None:
         self.config = config or AvatarConfig()
@@ -290,14 +292,27 @@ def _expression(body: Body, surface: Surface, points: SurfacePoints) -> tuple[np
     return moved, at[moved]
 
 
-def clip_views(body: Body, rest_joints: torch.Tensor, clip: Clip, track: BodyTrack) -> list[View]:
-    """One view per frame, at the clip's own size."""
+def on_white(image: np.ndarray, alpha: np.ndarray) -> np.ndarray:
+    """(H, W, 3) the person of ``alpha`` (H, W) on white, instead of before the plain colour that most of the picture's background has."""
+    behind = image[alpha == 0]
+    ground = np.median(behind, axis=0) if len(behind) else np.ones(3, np.float32)
+    changed = np.clip(image + (1 - alpha[..., None]) * (1 - ground), 0, 1).astype(np.float32)
+    return np.where(alpha[..., None] > 0, changed, np.float32(1))
+
+
+def clip_views(body: Body, rest_joints: torch.Tensor, clip: Clip, track: BodyTrack, *, plain: bool = True) -> list[View]:
+    """One view per frame, at the clip's own size.
+
+    Args:
+        plain: The person on white. False: the frames as they are.
+    """
     state = state_of(track)
     posed = pose_body(body, rest_joints, state.pose, state.transl)
     views = []
     for i in range(len(clip)):
-        image = torch.from_numpy(clip.frames[i].astype(np.float32) / 255)
-        alpha = torch.from_numpy(clip.masks[i].astype(np.float32) / 255)
+        alpha = clip.masks[i].astype(np.float32) / 255
+        image = clip.frames[i].astype(np.float32) / 255
+        image, alpha = torch.from_numpy(on_white(image, alpha) if plain else image), torch.from_numpy(alpha)
         views.append(View(image, alpha, posed.skin[i], state.viewmats[i], state.Ks[i]))
     return views
 

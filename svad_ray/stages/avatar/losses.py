@@ -50,6 +50,11 @@ def plain_background_term(image: torch.Tensor, truth: torch.Tensor, mask: torch.
     return (crop.of(image) - crop.of(on_background(truth, mask, background))).abs().mean() * HUMAN
 
 
+def over(image: torch.Tensor, alpha: torch.Tensor, background: torch.Tensor) -> torch.Tensor:
+    """A person on white (1, 3, H, W) and its alpha (1, 1, H, W) on a plain colour (3,) instead, with no white left in the rim."""
+    return image + (1 - alpha) * (background[:, None, None] - 1)
+
+
 def on_background(truth: torch.Tensor, mask: torch.Tensor, background: torch.Tensor) -> torch.Tensor:
     """The masked person on a plain colour (3,)."""
     return truth * mask + (1 - mask) * background[:, None, None]

@@ -11,13 +11,14 @@ import torch
 from svad_ray.body.names import JOINT_INDEX, JOINT_NAMES, LEFT_JOINTS, RIGHT_JOINTS, SIDES
 from svad_ray.geometry.mesh import adjacency, vertex_normals
 from svad_ray.nets.exavatar.mesh import AvatarMesh, SparseMap
-from svad_ray.nets.exavatar.model import Posed, incidence
+from svad_ray.nets.exavatar.model import Assets, Posed, incidence
 
 NEIGHBOURS = 10  # at most, of a vertex, count for its Laplacian
 WARM_UP, WARM_SCALE = 100, 1e-3  # steps in which no Gaussian is drawn larger than that many metres
 ARM_REACH = 0.01  # metres along x within which the upper side of the arm is a colour's model
 ARM_MODELS = 50
 UP = 0.5  # cosine of 60 degrees
+CLOSED = 0.3  # weight of the squared log by which sizes fall short of those that close the surface
 
 
 @dataclass(frozen=True)
@@ -120,6 +121,8 @@ class Regularisers:
         mesh: What the Gaussians are vertices of, on the CPU. canonical: (N, 3) their places at the start, which decide what an arm's sides are.
         joint_offset: (55, 3) metres from the fit, from which the learned one must not stray.
         near: Neighbours and their weights; None = ``neighbours`` of the mesh.
+        closed: (N,) metres below which sizes leave gaps (ours): a renderer widens all Gaussians to a pixel, so that pictures taken from afar do not
+            show gaps and let sizes shrink. None leaves the term out, as the original does.
         device: Where the Gaussians lie.
     """
 
@@ -130,6 +133,7 @@ class Regularisers:
         joint_offset: torch.Tensor,
         *,
         near: tuple[torch.Tensor, torch.Tensor] | None = None,
+        closed: np.ndarray | None = None,
         device: torch.device | str = "cpu",
     ) -> None:
         weights, canonical = vertex_weights(mesh), canonical.cpu()
@@ -143,6 +147,7 @@ class Regularisers:
         self._joint_weight = joint_weight.to(device)
         self._sides = [torch.tensor(list(joints), device=device) for joints in (RIGHT_JOINTS, LEFT_JOINTS)]
         self._mirror = torch.tensor([-1.0, 1.0, 1.0], device=device)
+        self.closed = None if closed is None else torch.from_numpy(closed).float().to(device)[:, None]
         arms = arm_models(mesh, canonical)
         self._lower, self._upper = arms.lower[arms.found].to(device), arms.upper[arms.found].to(device)
 
@@ -157,7 +162,7 @@ class Regularisers:
         normals = self._outside(posed.canonical.mesh.detach())
         curved = self._laplacian(torch.cat([o.mean, o.mean + o.mean_offset, *scales, s.colors, r.colors], 1)).square()
         by_mean, by_scale, by_color = curved[:, :6], curved[:, 6:8], curved[:, 8:]
-        return {
+        terms = {
             "gaussian_mean_reg": ((o.mean.square() + o.mean_offset.square()) * w.mean).mean(),
             "gaussian_mean_hand_reg": self._outward(normals, o.mean) + self._outward(normals, o.mean_offset),
             "gaussian_scale_reg": ((s.scales.square() + o.scale_offset.square()) * w.scale).mean(),
@@ -169,6 +174,16 @@ class Regularisers:
             "joint_offset_reg": ((joint_offset - self.joint_offset).square() * self._joint_weight).mean(),
             "joint_offset_sym_reg": self._symmetric(joint_offset),
         }
+        if self.closed is not None:
+            terms["closed"] = self.shortfall(s, r)
+        return terms
+
+    def shortfall(self, static: Assets, refined: Assets) -> torch.Tensor:
+        """What sizes are short of those that close the surface; nothing where none were given."""
+        if self.closed is None:
+            return static.scales.new_zeros(())
+        short = [(self.closed / assets.scales).log().clamp(min=0).square().mean() for assets in (static, refined)]
+        return CLOSED * (short[0] + short[1])
 
     def _outward(self, normals: torch.Tensor, offset: torch.Tensor) -> torch.Tensor:
         """How far the directions of hands' offsets point outwards."""
