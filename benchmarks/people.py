@@ -30,6 +30,7 @@ from svad_ray.demo import fitted_joints, true_views
 from svad_ray.evaluate.synthetic import (
     A_POSE,
     PEOPLE,
+    STEP,
     VIEWS,
     WALK,
     JointError,
@@ -54,7 +55,7 @@ from svad_ray.stages.perceive.gates import check
 from svad_ray.store import ArtefactStore
 from svad_ray.subject import BodyTrack, Further, Photo
 
-POSES = {"a": A_POSE, "b": WALK}
+POSES = {"a": A_POSE, "b": WALK, "c": STEP}
 LIGHTS = {"studio": None, "side": SIDE_SUN}
 PROTOTYPE = {
     "front": ViewScore(28.0, 0.981, 0.026, 0.965),
@@ -147,7 +148,7 @@ def line(name: str, scores: list[ViewScore], joints_mm: float, seconds: float | 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--people", default="0,1,2", help="numbers of the cast, or all")
-    parser.add_argument("--poses", default="a,b", help="a = A-pose, b = slight walk")
+    parser.add_argument("--poses", default="a,b", help="a = A-pose, b = slight walk, c = the same step with both feet on one ground")
     parser.add_argument("--photos", default="front", help="views that the avatar is made of: front, back, left, right")
     parser.add_argument("--light", choices=LIGHTS, default="studio", help="what lights the person")
     parser.add_argument("--avatar", action="store_true", help="score the trained Gaussians instead of the surface")

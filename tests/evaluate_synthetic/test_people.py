@@ -7,7 +7,7 @@ import pytest
 from scipy.ndimage import binary_fill_holes, label
 
 from svad_ray.body.names import JOINT_INDEX
-from svad_ray.evaluate.synthetic import A_POSE, PEOPLE, VIEWS, WALK, build, random_person, render
+from svad_ray.evaluate.synthetic import A_POSE, PEOPLE, STEP, VIEWS, WALK, build, random_person, render
 from svad_ray.evaluate.synthetic.mannequin import makehuman
 
 pytestmark = pytest.mark.models
@@ -49,6 +49,15 @@ def test_a_person_is_one_piece_inside_the_picture(characters, pose, yaw) -> None
         rows = np.flatnonzero(mask.any(1))
         assert 0.75 < (rows[-1] - rows[0] + 1) / 256 < 0.92
         assert (binary_fill_holes(mask) & ~mask).sum() < 0.03 * mask.sum()  # only what limbs enclose
+
+
+def test_a_step_has_both_feet_on_one_ground(characters) -> None:
+    for character in characters:
+        feet = []
+        for pose in (STEP, WALK):
+            x, y, _ = character.posed(pose).T
+            feet.append(abs(y[x > 0.03].min() - y[x < -0.03].min()))
+        assert feet[0] < 0.015 and feet[1] > 0.02  # WALK's front foot is in the air
 
 
 def test_no_skin_shows_inside_the_shirt(characters) -> None:

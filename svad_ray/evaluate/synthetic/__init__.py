@@ -13,7 +13,7 @@ from svad_ray.evaluate.synthetic.build import build
 from svad_ray.evaluate.synthetic.character import Character, Mesh
 from svad_ray.evaluate.synthetic.demo import DemoPerson, demo_person
 from svad_ray.evaluate.synthetic.people import PEOPLE, Bottom, HairStyle, Person, Top, random_person
-from svad_ray.evaluate.synthetic.poses import A_POSE, ARMS_OUT, WALK
+from svad_ray.evaluate.synthetic.poses import A_POSE, ARMS_OUT, STEP, WALK
 from svad_ray.evaluate.synthetic.protocol import VIEWS, JointError, ViewScore, evaluation_cameras, joint_error, score_views
 from svad_ray.evaluate.synthetic.render import View, render
 
@@ -21,6 +21,7 @@ __all__ = [
     "ARMS_OUT",
     "A_POSE",
     "PEOPLE",
+    "STEP",
     "VIEWS",
     "WALK",
     "Bottom",

@@ -46,6 +46,8 @@ WALK: dict[str, tuple[float, float, float]] = {
     "left_elbow": (0, -0.20, 0),
     "right_elbow": (0, 0.40, 0),
 }
+# WALK's front foot stands 4 to 5 cm above the rear one's toes, as nobody's does. Here the rear foot stands on its ball, level with the front one.
+STEP: dict[str, tuple[float, float, float]] = {**WALK, "right_knee": (0.47, 0, 0), "right_foot": (-0.47, 0, 0)}
 ARMS_OUT: dict[str, tuple[float, float, float]] = {
     "left_shoulder": (0, 0, -0.20),
     "right_shoulder": (0, 0, 0.20),
