@@ -30,7 +30,6 @@ DRAWN_IN = 0.12  # share of its radius that a curtain loses further down
 LIES_ON = 0.012  # metres that hair lies above what is below it
 TEXELS = 30  # fewest pixels above the face from which hair has a colour
 UNLIKE = 3.5  # standard deviations from the hair's colour at which a pixel is none
-COVERED = 0.5  # share of the ears' visible vertices on hair from which ears are hidden
 
 
 @dataclass(frozen=True)
@@ -77,17 +76,13 @@ def hair_pixels(image: np.ndarray, mask: np.ndarray, face_mesh: np.ndarray) -> n
     top, chin = face_mesh[10, :2], face_mesh[152, :2]
     height = float(np.linalg.norm(top - chin))
     hair = _Colors(image[crown])
-    others = [_Colors(image[pool]) for pool in (_inner(face_mesh, mask), _chest(chin, height, mask)) if pool.sum() >= TEXELS]
+    others = [_Colors(image[pool]) for pool in (_inner(face_mesh, mask), _block(chin, height, (1.0, 2.5), 0.8, mask)) if pool.sum() >= TEXELS]
     if any(hair.distance(other.mean[None])[0] < UNLIKE and other.distance(hair.mean[None])[0] < UNLIKE for other in others):
         return None
     own = hair.distance(image)
     like = mask & (own < UNLIKE) & np.all([own < other.distance(image) for other in others], 0)
-    box = np.zeros_like(mask)
-    middle = (top + chin) / 2
-    y0, y1 = (int(np.clip(middle[1] + f * height, 0, len(mask))) for f in (-2.0, 3.0))
-    x0, x1 = (int(np.clip(middle[0] + f * height, 0, mask.shape[1])) for f in (-1.5, 1.5))
-    box[y0:y1, x0:x1] = True
-    like = cv2.morphologyEx((like & box).astype(np.uint8), cv2.MORPH_CLOSE, np.ones((3, 3), np.uint8))
+    near = _block((top + chin) / 2, height, (-2.0, 3.0), 1.5, mask)
+    like = cv2.morphologyEx((like & near).astype(np.uint8), cv2.MORPH_CLOSE, np.ones((3, 3), np.uint8))
     count, pieces = cv2.connectedComponents(like, connectivity=8)
     kept = [k for k in range(1, count) if (pieces[crown] == k).sum() > 0.1 * crown.sum()]
     return np.isin(pieces, kept)
@@ -117,11 +112,11 @@ def _inner(face_mesh: np.ndarray, mask: np.ndarray) -> np.ndarray:
     return (out > 0) & mask
 
 
-def _chest(chin: np.ndarray, height: float, mask: np.ndarray) -> np.ndarray:
-    """(H, W) bool: a block of the person from one and a half to three face heights below the chin."""
+def _block(at: np.ndarray, unit: float, down: tuple[float, float], beside: float, mask: np.ndarray) -> np.ndarray:
+    """(H, W) bool: the person between two distances ``down`` from the pixel ``at``, and as far as ``beside`` to each side, in units of pixels."""
     out = np.zeros(mask.shape, bool)
-    y0, y1 = (int(np.clip(chin[1] + f * height, 0, len(mask))) for f in (1.0, 2.5))
-    x0, x1 = (int(np.clip(chin[0] + f * height, 0, mask.shape[1])) for f in (-0.8, 0.8))
+    y0, y1 = (int(np.clip(at[1] + f * unit, 0, len(mask))) for f in down)
+    x0, x1 = (int(np.clip(at[0] + f * unit, 0, mask.shape[1])) for f in (-beside, beside))
     out[y0:y1, x0:x1] = True
     return out & mask
 
@@ -137,13 +132,12 @@ def falling_hair(body: Body, rest: np.ndarray, posed: np.ndarray, viewmat: np.nd
     uv = project(camera, K)
     head = _Head.of(body, rest)
     ends = [_lowest(body, rest, uv, float(K[0, 0]) / float(np.median(camera[head.skull, 2])), hair, head, sign) for sign in (1, -1)]
-    fallen = [end for end in ends if end < head.ears[1] - LEAST_FALL]
-    if not fallen:
+    falls = [end < head.ears[1] - LEAST_FALL for end in ends]
+    if not any(falls):
         return None
-    hem = float(np.mean(fallen))
-    shoulder = head.shoulder
-    long = hem < shoulder + NEAR_SHOULDER
-    return _curtain(body, rest, head, head.joints - BEHIND if long else hem, [end < head.ears[1] - LEAST_FALL for end in ends])
+    hem = float(np.mean([end for end, down in zip(ends, falls) if down]))
+    long = hem < head.shoulder + NEAR_SHOULDER
+    return _curtain(body, rest, head, head.joints - BEHIND if long else hem, falls)
 
 
 @dataclass(frozen=True)
@@ -152,12 +146,13 @@ class _Head:
 
     Attributes:
         middle: (3,) its axis at the height of the eyes. ears: (3,) the middle of both. skull: (V,) bool, above the eyes.
-        shoulder: Height of the shoulders beside the neck. joints: Height of the shoulder joints.
+        width: From the axis to the skull's side. shoulder: Height of the shoulders beside the neck. joints: Height of the shoulder joints.
     """
 
     middle: np.ndarray
     ears: np.ndarray
     skull: np.ndarray
+    width: float
     shoulder: float
     joints: float
 
@@ -175,7 +170,7 @@ class _Head:
         width = float(out[skull].max())
         beside = (w[:, J["neck"]] + w[:, [J["left_collar"], J["right_collar"], J["spine3"]]].sum(1) > 0.5) & (np.abs(out - width) < 0.01)
         joint = float(joints[[J["left_shoulder"], J["right_shoulder"]], 1].mean())
-        return cls(middle, ears, skull, float(rest[beside, 1].max()) if beside.any() else joint + 0.06, joint)
+        return cls(middle, ears, skull, width, float(rest[beside, 1].max()) if beside.any() else joint + 0.06, joint)
 
 
 def _lowest(body: Body, rest: np.ndarray, uv: np.ndarray, pixels_per_metre: float, hair: np.ndarray, head: _Head, sign: int) -> float:
@@ -214,7 +209,7 @@ def _curtain(body: Body, rest: np.ndarray, head: _Head, hem: float, sides: list[
     share *= upper
     if hem < head.shoulder:  # on over the back
         trunk = ~upper & (w[:, [J[n] for n in ("neck", "head", "spine3", "spine2", "left_collar", "right_collar")]].sum(1) > 0.5)
-        across = np.abs(d[:, 0]) / (narrower * (_half_width(rest, head) + LIES_ON))
+        across = np.abs(d[:, 0]) / (narrower * (head.width + LIES_ON))
         hangs = -narrower * _widest(rest, head, np.array([180.0])) * np.sqrt(np.clip(1 - across**2, 0, 1))
         goal[trunk] = d[trunk]
         goal[trunk, 2] = np.minimum(d[trunk, 2] - LIES_ON, hangs[trunk])
@@ -234,11 +229,6 @@ def _round(d: np.ndarray, head: _Head, rest: np.ndarray, narrower: np.ndarray, *
     scale = np.where(flat, wide, np.maximum(wide, radius)) / np.maximum(radius, 1e-6)
     share = np.clip((np.abs(azimuth) - SIDES[0]) / (SIDES[1] - SIDES[0]), 0, 1)
     return d * np.stack([scale, np.ones_like(scale), scale], 1), share
-
-
-def _half_width(rest: np.ndarray, head: _Head) -> float:
-    """Metres from the head's axis to the skull's side."""
-    return float(np.abs(rest[head.skull, 0] - head.middle[0]).max())
 
 
 def _widest(rest: np.ndarray, head: _Head, azimuth: np.ndarray) -> np.ndarray:

@@ -78,6 +78,13 @@ def shaped(body: Body, betas: torch.Tensor) -> torch.Tensor:
     return body.v_template + body.shapedirs[..., : len(betas)] @ betas
 
 
+def naked_in(body: Body, state: FitState) -> tuple[torch.Tensor, np.ndarray]:
+    """(V, 3) the naked body of a state in the zero pose, and (V, 3) in the pose of its first frame, world axes."""
+    rest = shaped(body, state.betas)
+    skin = pose_body(body, body.J_regressor @ rest, state.pose, state.transl).skin
+    return rest, skin_points(rest, body.lbs_weights, skin)[0].numpy()
+
+
 def without_strays(mask: np.ndarray, drawn: np.ndarray, *, reach: float) -> np.ndarray:
     """The mask (H, W) without what lies farther than ``reach`` (share of the person's height) from the ``drawn`` (H, W) bool surface.
 

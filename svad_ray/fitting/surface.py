@@ -14,13 +14,12 @@ import scipy.sparse as sp
 import torch
 from scipy.sparse.linalg import splu
 
-from svad_ray.body.lbs import skin_points
 from svad_ray.body.model import Body
 from svad_ray.body.names import JOINT_INDEX
 from svad_ray.fitting.face_shape import face_offset
 from svad_ray.fitting.hair import FallingHair
 from svad_ray.fitting.loose import Loose, loose_weights, skirt_hem, skirt_shell
-from svad_ray.fitting.silhouette import MaskTarget, OutlineRenderer, shaped
+from svad_ray.fitting.silhouette import MaskTarget, OutlineRenderer, naked_in, shaped
 from svad_ray.fitting.state import FitState, pose_body
 from svad_ray.geometry.mesh import laplacian, vertex_normals
 
@@ -188,9 +187,7 @@ def clothe(
 
 def _skirt(body: Body, state: FitState, mask: np.ndarray) -> tuple[torch.Tensor, torch.Tensor | None]:
     """(V, 3) offsets of a skirt's own surface and (V, 55) weights that it moves with; zero and None without a skirt."""
-    rest = shaped(body, state.betas)
-    skin = pose_body(body, body.J_regressor @ rest, state.pose, state.transl).skin
-    posed = skin_points(rest, body.lbs_weights, skin)[0].numpy()
+    rest, posed = naked_in(body, state)
     hem = skirt_hem(body, rest.numpy(), posed, state.viewmats[0].numpy(), state.Ks[0].numpy(), mask)
     if hem is None:
         return torch.zeros_like(rest), None

@@ -275,9 +275,9 @@ def reaches_sides(surface: Surface, seen: SeenSurface, lend: np.ndarray) -> np.n
     torso, legs = lend & (surface.part == 1), lend & np.isin(surface.part, (4, 5))
     x, y = np.abs(surface.template[:, 0]), surface.template[:, 1]
     key = np.concatenate([_shade_free(seen.color) / SUPPORT_COLOR, y[:, None] / SUPPORT_HEIGHT], 1)
-    beside = (torso | legs) & (x > 0.62 * np.quantile(x[torso], 0.98)) if torso.sum() >= 50 else np.zeros(len(lend), bool)
+    sides = (torso | legs) & (x > 0.62 * np.quantile(x[torso], 0.98)) if torso.sum() >= 50 else np.zeros(len(lend), bool)
     across = _across_leg(x, y, np.isin(surface.part, (4, 5)))
-    for judged, outer in ((torso, beside), (legs & (across < LEG_INNER), legs & (across > LEG_OUTER))):
+    for judged, outer in ((torso, sides), (legs & (across < LEG_INNER), legs & (across > LEG_OUTER))):
         if outer.sum() >= SUPPORT_COUNT and judged.any():
             distance, _ = cKDTree(key[outer]).query(key[judged], k=SUPPORT_COUNT)
             ok[judged] = distance[:, -1] < 1.0

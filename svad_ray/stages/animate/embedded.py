@@ -10,7 +10,6 @@ import torch
 
 from svad_ray.backends import Backend
 from svad_ray.body import load_body
-from svad_ray.body.lbs import skin_points
 from svad_ray.body.model import Body
 from svad_ray.config import AnimateConfig
 from svad_ray.conventions import to_float, to_uint8
@@ -22,7 +21,7 @@ from svad_ray.fitting.landmarks import LandmarkModel
 from svad_ray.fitting.loose import loose_weights
 from svad_ray.fitting.rim import fit_rim
 from svad_ray.fitting.several import fit_further
-from svad_ray.fitting.silhouette import fit_silhouette, shaped, without_strays
+from svad_ray.fitting.silhouette import fit_silhouette, naked_in, shaped, without_strays
 from svad_ray.fitting.state import FitState, photo_camera, pose_body, state_of
 from svad_ray.fitting.surface import clothe
 from svad_ray.geometry.raster import rasterize_mesh, to_camera
@@ -66,9 +65,7 @@ def falling(body: Body, state: FitState, seen: np.ndarray | None) -> FallingHair
     """What hangs from the head on the fitted body; ``seen`` (H, W) bool: the photo's hair. None for a short haircut, or where it cannot be told."""
     if seen is None:
         return None
-    rest = shaped(body, state.betas)
-    skin = pose_body(body, body.J_regressor @ rest, state.pose, state.transl).skin
-    posed = skin_points(rest, body.lbs_weights, skin)[0].numpy()
+    rest, posed = naked_in(body, state)
     return falling_hair(body, rest.numpy(), posed, state.viewmats[0].numpy(), state.Ks[0].numpy(), seen)
 
 
