@@ -12,7 +12,7 @@ from svad_ray.nets.exavatar.model import AvatarModel
 from svad_ray.stages.avatar.bake import regions_of, total_offset
 from svad_ray.stages.avatar.exavatar import fresh_networks
 from svad_ray.stages.avatar.exavatar_training import Poses, Trainer, cropped, draw, train_exavatar
-from svad_ray.stages.avatar.first import calm, inset, prefit, reaches, vertex_colors
+from svad_ray.stages.avatar.first import begin, inset, reaches, vertex_colors
 from svad_ray.stages.avatar.regularisers import Regularisers
 
 SIZE, FRAMES = 192, 4
@@ -31,9 +31,8 @@ def started(given):
     mesh = avatar_mesh(body, regions_of(body), levels=0)
     below = total_offset(None, inset(body, track, mesh))
     model = AvatarModel(mesh, fresh_networks(track, triplane=32, seed=0), surface_offset=below)
-    calm(model, seed=0)
-    colors = vertex_colors(mesh, body, track, views)
-    return model, colors, prefit(model, colors, steps=60, rate=0.01, seed=0)
+    error = begin(model, mesh, body, track, views, looks=FRAMES, steps=60, rate=0.01, seed=0)
+    return model, vertex_colors(mesh, body, track, views), error
 
 
 @torch.no_grad()
@@ -62,6 +61,14 @@ def test_the_surface_is_closed_at_the_start(given, started):
         inside = torch.nn.functional.avg_pool2d(view.alpha[None, None], 5, 1, 2)[0, 0].numpy() > 0.999
         through = (white - black).mean(2)[inside]
         assert np.mean(through > 0.1) < 0.01
+
+
+@torch.no_grad()
+def test_at_the_start_poses_move_and_tint_next_to_nothing(given, started):
+    _, track, _ = given
+    posed = started[0].posed(*Poses((track,), 10).of(1))
+    assert (posed.refined.means - posed.static.means).norm(dim=1).max() < 1e-3
+    assert (posed.refined.colors - posed.static.colors).abs().max() < 0.02
 
 
 def test_a_short_training_gives_a_picture(given, started):

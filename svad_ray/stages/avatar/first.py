@@ -36,8 +36,8 @@ STILL = {
 
 def begin(
     model: AvatarModel, mesh: AvatarMesh, body: Body, track: BodyTrack, views: Sequence[View], *, looks: int, steps: int, rate: float, seed: int
-) -> None:
-    """Bring fresh networks to our start.
+) -> float:
+    """Bring fresh networks to our start; returns what ``prefit`` does.
 
     Args:
         mesh: The model's, on the CPU. views: Those of the track's frames, then photos.
@@ -46,7 +46,7 @@ def begin(
     calm(model, seed=seed)
     frames = len(track)
     few = [views[i] for i in np.linspace(0, frames - 1, min(looks, frames)).astype(int)]
-    prefit(model, vertex_colors(mesh, body, track, [*few, *views[frames:]]), steps=steps, rate=rate, seed=seed)
+    return prefit(model, vertex_colors(mesh, body, track, [*few, *views[frames:]]), steps=steps, rate=rate, seed=seed)
 
 
 def vertex_colors(mesh: AvatarMesh, body: Body, track: BodyTrack, views: Sequence[View]) -> np.ndarray:
