@@ -24,6 +24,8 @@ SOLE_REACH, SOLE_THICKNESS, SOLE_WEIGHT, SOLE_CARRY = (
 )  # of the person's size: where a foot's lowest pixel is looked for; its weight
 STRIDE_UNIT = 0.1  # metres that count 1
 PHOTO_ARMS = 0.3  # how much of their weight the arms' directions keep in a single photo
+import os
+BALL=float(os.environ.get('BALL','0'))
 METRE = 80.0  # a squared metre of deviation from the start counts like this many squared radians: half a millimetre like a quarter of a degree
 ROBUST = 64.0  # Geman-McClure scale: a residual of 8 % of the person counts half
 
@@ -58,12 +60,12 @@ class KeypointTargets:
         model: The body's landmark functions.
         perceptions: One per frame.
         leg_depth: See :func:`svad_ray.fitting.landmarks.bone_targets`.
-        focal: Assumed focal length of one photo from a level camera, pixels, for the depth of a stride; None = not judged (clips).
+        camera: (3, 3) assumed intrinsics of one photo from a level camera, for the depth of a stride; None = not judged (clips).
         head: (3, 3) the head's world rotation of one photo, where its face tells it.
     """
 
     def __init__(
-        self, model: LandmarkModel, perceptions: Sequence[Perception], *, leg_depth: float, focal: float | None = None, head: np.ndarray | None = None
+        self, model: LandmarkModel, perceptions: Sequence[Perception], *, leg_depth: float, camera: np.ndarray | None = None, head: np.ndarray | None = None
     ) -> None:
         use = [p.landmark for p in model.points]
         xy = np.stack([p.landmarks for p in perceptions])
@@ -75,12 +77,12 @@ class KeypointTargets:
         self.weights = self.weights * torch.tensor(seen[:, use], dtype=torch.float32)
         box = [_extent(x[w > 0.2]) for x, w in zip(self.xy, self.weights)]
         self.size = torch.tensor(box).clamp_min(1.0)  # (T,) longer side of the landmarks' box, pixels
-        strides = [] if focal is None else [stride_depth(p, float(s), focal) for p, s in zip(perceptions, self.size)]
+        strides = [] if camera is None else [stride_depth(p, float(s), camera) for p, s in zip(perceptions, self.size)]
         self.stride = torch.tensor(strides) if strides else None  # (T,) metres that the left ankle is nearer to the camera
         self.head = None if head is None else torch.tensor(head, dtype=torch.float32)
         self._soles(model, perceptions)
         self.bones, self.bone_weights = bone_targets(world, vis * seen, leg_depth=leg_depth)
-        if focal is not None:  # one picture: where an arm lies in depth is hardly more than a guess of the network
+        if camera is not None:  # one picture: where an arm lies in depth is hardly more than a guess of the network
             self.bone_weights[:, [*ARM_BONES, *HAND_BONES]] *= PHOTO_ARMS
         self.world = torch.tensor(np.nan_to_num(world), dtype=torch.float32)
         self.standing = torch.tensor([float(standing(w)) for w in self.world])
@@ -158,7 +160,8 @@ class KeypointLoss:
         if w.prior:
             loss = loss + w.prior * self.prior(pose[:, :BODY_JOINTS])
         if w.balance and stand > 0:
-            loss = loss + stand * w.balance * balance(posed.joints, self.model.rest_joints(betas))
+            ahead = 0.0 if self.targets.stride is None else BALL * self.targets.stride.abs() * posed.rotations[:, 0, 2, 2].detach()
+            loss = loss + stand * w.balance * balance(posed.joints, self.model.rest_joints(betas), ahead)
         if self.targets.stride is not None and stand > 0:
             loss = loss + stand * (w.stride * _stride_error(posed.joints, self.targets.stride) + w.swing * swing(posed.joints))
         if self.targets.head is not None:

@@ -58,15 +58,17 @@ class PosePrior:
         return (deviation + 20 * over).mean()
 
 
-def balance(joints: torch.Tensor, rest: torch.Tensor) -> torch.Tensor:
+def balance(joints: torch.Tensor, rest: torch.Tensor, ahead: torch.Tensor | float = 0.0) -> torch.Tensor:
     """A standing person's head and pelvis are above the feet as in the zero pose: squared decimetres of depth, mean over frames.
 
     Args:
         joints: (T, 55, 3) metres, world with y up and z towards a level camera.
         rest: (55, 3) the same body's joints in the zero pose, which stands upright.
+        ahead: Metres (or (T,) of them) by which what the feet stand on lies nearer to the camera, against their ankles, than in the zero pose.
     """
     foot, head, pelvis = _depths(joints)
     foot0, head0, pelvis0 = _depths(rest[None])
+    foot = foot + ahead
     lean, hip, bow = (head - foot) - (head0 - foot0), (pelvis - foot) - (pelvis0 - foot0), (head - pelvis) - (head0 - pelvis0)
     return 100 * (lean**2 + hip**2 + 0.5 * bow**2).mean()
 
