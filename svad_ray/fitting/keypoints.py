@@ -10,7 +10,7 @@ import torch
 
 from svad_ray.body.names import JOINT_INDEX as J
 from svad_ray.fitting.landmarks import ARM_BONES, BONES, HAND_BONES, LandmarkModel, bone_targets
-from svad_ray.fitting.priors import PosePrior, balance, one_ground, standing, swing
+from svad_ray.fitting.priors import STRIDE_BALL, PosePrior, balance, one_ground, standing, swing
 from svad_ray.fitting.state import BODY_JOINTS, FitState, Posed, pose_body, project_points, relaxed_pose
 from svad_ray.fitting.stride import stride_depth
 from svad_ray.subject import Perception
@@ -24,8 +24,6 @@ SOLE_REACH, SOLE_THICKNESS, SOLE_WEIGHT, SOLE_CARRY = (
 )  # of the person's size: where a foot's lowest pixel is looked for; its weight
 STRIDE_UNIT = 0.1  # metres that count 1
 PHOTO_ARMS = 0.3  # how much of their weight the arms' directions keep in a single photo
-import os
-BALL=float(os.environ.get('BALL','0'))
 METRE = 80.0  # a squared metre of deviation from the start counts like this many squared radians: half a millimetre like a quarter of a degree
 ROBUST = 64.0  # Geman-McClure scale: a residual of 8 % of the person counts half
 
@@ -65,7 +63,13 @@ class KeypointTargets:
     """
 
     def __init__(
-        self, model: LandmarkModel, perceptions: Sequence[Perception], *, leg_depth: float, camera: np.ndarray | None = None, head: np.ndarray | None = None
+        self,
+        model: LandmarkModel,
+        perceptions: Sequence[Perception],
+        *,
+        leg_depth: float,
+        camera: np.ndarray | None = None,
+        head: np.ndarray | None = None,
     ) -> None:
         use = [p.landmark for p in model.points]
         xy = np.stack([p.landmarks for p in perceptions])
@@ -160,7 +164,8 @@ class KeypointLoss:
         if w.prior:
             loss = loss + w.prior * self.prior(pose[:, :BODY_JOINTS])
         if w.balance and stand > 0:
-            ahead = 0.0 if self.targets.stride is None else BALL * self.targets.stride.abs() * posed.rotations[:, 0, 2, 2].detach()
+            facing = posed.rotations[:, 0, 2, 2].detach()  # 1 towards the camera, -1 away
+            ahead = 0.0 if self.targets.stride is None else STRIDE_BALL * self.targets.stride.abs() * facing
             loss = loss + stand * w.balance * balance(posed.joints, self.model.rest_joints(betas), ahead)
         if self.targets.stride is not None and stand > 0:
             loss = loss + stand * (w.stride * _stride_error(posed.joints, self.targets.stride) + w.swing * swing(posed.joints))

@@ -31,6 +31,8 @@ def pose_weights() -> torch.Tensor:
 # What goes with a stride of one radian between the thighs (walking at the moment both feet are down: hips 25 degrees forward and 11 back, knees 5
 # and 17 degrees bent, the rear ankle 6 degrees drawn up; arms swing half as far as the legs, against them). Source: usual gait-analysis curves.
 STRIDE_FRONT_KNEE, STRIDE_REAR_KNEE, STRIDE_REAR_ANKLE, ARM_SWING = 0.14, 0.48, -0.16, 0.4
+# The rear foot stands on its ball, 8 cm before where a flat foot does, in a stride of 40 cm between the ankles: half of it in the feet's middle.
+STRIDE_BALL = 0.1
 
 
 def stride_pose(pose: torch.Tensor) -> torch.Tensor:
