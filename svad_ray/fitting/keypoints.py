@@ -10,7 +10,7 @@ import torch
 
 from svad_ray.body.names import JOINT_INDEX as J
 from svad_ray.fitting.landmarks import ARM_BONES, BONES, HAND_BONES, LandmarkModel, bone_targets
-from svad_ray.fitting.priors import PosePrior, balance, one_ground, standing, swing
+from svad_ray.fitting.priors import STRIDE_BALL, PosePrior, balance, one_ground, standing, swing
 from svad_ray.fitting.state import BODY_JOINTS, FitState, Posed, pose_body, project_points, relaxed_pose
 from svad_ray.fitting.stride import stride_depth
 from svad_ray.subject import Perception
@@ -58,12 +58,18 @@ class KeypointTargets:
         model: The body's landmark functions.
         perceptions: One per frame.
         leg_depth: See :func:`svad_ray.fitting.landmarks.bone_targets`.
-        focal: Assumed focal length of one photo from a level camera, pixels, for the depth of a stride; None = not judged (clips).
+        camera: (3, 3) assumed intrinsics of one photo from a level camera, for the depth of a stride; None = not judged (clips).
         head: (3, 3) the head's world rotation of one photo, where its face tells it.
     """
 
     def __init__(
-        self, model: LandmarkModel, perceptions: Sequence[Perception], *, leg_depth: float, focal: float | None = None, head: np.ndarray | None = None
+        self,
+        model: LandmarkModel,
+        perceptions: Sequence[Perception],
+        *,
+        leg_depth: float,
+        camera: np.ndarray | None = None,
+        head: np.ndarray | None = None,
     ) -> None:
         use = [p.landmark for p in model.points]
         xy = np.stack([p.landmarks for p in perceptions])
@@ -75,12 +81,12 @@ class KeypointTargets:
         self.weights = self.weights * torch.tensor(seen[:, use], dtype=torch.float32)
         box = [_extent(x[w > 0.2]) for x, w in zip(self.xy, self.weights)]
         self.size = torch.tensor(box).clamp_min(1.0)  # (T,) longer side of the landmarks' box, pixels
-        strides = [] if focal is None else [stride_depth(p, float(s), focal) for p, s in zip(perceptions, self.size)]
+        strides = [] if camera is None else [stride_depth(p, float(s), camera) for p, s in zip(perceptions, self.size)]
         self.stride = torch.tensor(strides) if strides else None  # (T,) metres that the left ankle is nearer to the camera
         self.head = None if head is None else torch.tensor(head, dtype=torch.float32)
         self._soles(model, perceptions)
         self.bones, self.bone_weights = bone_targets(world, vis * seen, leg_depth=leg_depth)
-        if focal is not None:  # one picture: where an arm lies in depth is hardly more than a guess of the network
+        if camera is not None:  # one picture: where an arm lies in depth is hardly more than a guess of the network
             self.bone_weights[:, [*ARM_BONES, *HAND_BONES]] *= PHOTO_ARMS
         self.world = torch.tensor(np.nan_to_num(world), dtype=torch.float32)
         self.standing = torch.tensor([float(standing(w)) for w in self.world])
@@ -158,7 +164,9 @@ class KeypointLoss:
         if w.prior:
             loss = loss + w.prior * self.prior(pose[:, :BODY_JOINTS])
         if w.balance and stand > 0:
-            loss = loss + stand * w.balance * balance(posed.joints, self.model.rest_joints(betas))
+            facing = posed.rotations[:, 0, 2, 2].detach()  # 1 towards the camera, -1 away
+            ahead = 0.0 if self.targets.stride is None else STRIDE_BALL * self.targets.stride.abs() * facing
+            loss = loss + stand * w.balance * balance(posed.joints, self.model.rest_joints(betas), ahead)
         if self.targets.stride is not None and stand > 0:
             loss = loss + stand * (w.stride * _stride_error(posed.joints, self.targets.stride) + w.swing * swing(posed.joints))
         if self.targets.head is not None:

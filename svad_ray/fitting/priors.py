@@ -31,6 +31,8 @@ def pose_weights() -> torch.Tensor:
 # What goes with a stride of one radian between the thighs (walking at the moment both feet are down: hips 25 degrees forward and 11 back, knees 5
 # and 17 degrees bent, the rear ankle 6 degrees drawn up; arms swing half as far as the legs, against them). Source: usual gait-analysis curves.
 STRIDE_FRONT_KNEE, STRIDE_REAR_KNEE, STRIDE_REAR_ANKLE, ARM_SWING = 0.14, 0.48, -0.16, 0.4
+# The rear foot stands on its ball, 8 cm before where a flat foot does, in a stride of 40 cm between the ankles: half of it in the feet's middle.
+STRIDE_BALL = 0.1
 
 
 def stride_pose(pose: torch.Tensor) -> torch.Tensor:
@@ -58,15 +60,17 @@ class PosePrior:
         return (deviation + 20 * over).mean()
 
 
-def balance(joints: torch.Tensor, rest: torch.Tensor) -> torch.Tensor:
+def balance(joints: torch.Tensor, rest: torch.Tensor, ahead: torch.Tensor | float = 0.0) -> torch.Tensor:
     """A standing person's head and pelvis are above the feet as in the zero pose: squared decimetres of depth, mean over frames.
 
     Args:
         joints: (T, 55, 3) metres, world with y up and z towards a level camera.
         rest: (55, 3) the same body's joints in the zero pose, which stands upright.
+        ahead: Metres (or (T,) of them) by which what the feet stand on lies nearer to the camera, against their ankles, than in the zero pose.
     """
     foot, head, pelvis = _depths(joints)
     foot0, head0, pelvis0 = _depths(rest[None])
+    foot = foot + ahead
     lean, hip, bow = (head - foot) - (head0 - foot0), (pelvis - foot) - (pelvis0 - foot0), (head - pelvis) - (head0 - pelvis0)
     return 100 * (lean**2 + hip**2 + 0.5 * bow**2).mean()
 

@@ -1,10 +1,14 @@
 """Which foot is in front, and by how much: the depth that a frontal photo tells of a stride.
 
-Two things tell. The nearer foot stands lower in the picture, and the nearer leg looks larger: 30 cm at 3 m are a tenth of its width, which the
-mean over a shank or a shoe shows. The detector's world landmarks know the sign, but put a back leg half as far back as it is. Source: ours.
+Three things tell. The nearer leg looks larger, 30 cm at 3 m by a tenth of its width; on one ground the nearer foot stands lower in the picture; and
+the nearer foot looks larger. Widths of the shanks are compared row by row, so that hems, knees and calves compare with their like, and count as
+far as the rows agree; soles and feet are read off the mask from below, because the detector's feet are 3 to 8 cm off in a stride. Its world
+landmarks know the sign, but put a back leg half as far back as it is. Source: ours.
 """
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 import numpy as np
 
@@ -12,68 +16,141 @@ from svad_ray.subject import Perception
 
 FEET = {"left": (27, 29, 31), "right": (28, 30, 32)}  # ankle, heel, toe
 KNEES = {"left": 25, "right": 26}
-SHANK = np.linspace(0.35, 0.95, 25)  # where between knee and ankle a leg is measured
-SOLE_REACH = 8  # pixels below the landmarks that still belong to a foot
-CREDIBLE = 0.3  # log ratio of widths beyond which something else hides one of the legs
-# Metres of depth per what was measured: ankles' height difference (per size of the person), log ratio of the shanks' widths, and of the feet's.
-# Least squares on the renders of ``landmarks.SHIFT``; 8 cm rms on people left out with all three, 11 cm with the ankles alone.
-GAIN = {
-    (False, False): (11.6, 0.0, 0.0),
-    (True, False): (5.5, 1.53, 0.0),
-    (False, True): (4.9, 0.0, 1.91),
-    (True, True): (3.1, 0.84, 1.48),
+SHANK = np.linspace(0.2, 0.95, 31)  # where between knee and ankle the legs are compared
+LEAST_ROWS, ALL_ROWS = 8, 24  # of them: fewer say nothing, as many or more count in full
+SCATTER = 0.04  # log ratio by which rows differ (median absolute deviation) where they count half
+CREDIBLE, UNSURE = 0.3, 0.15  # log ratios beyond which something else than depth makes the difference; the second where the rows disagree
+HEIGHT = 1.65  # metres that the landmarks' extent stands for
+FOOT_REACH, FOOT_TALL, FOOT_SEEN = 0.05, 0.05, 0.035  # of the extent: how far off a foot may be marked; its height; rows that must be seen of it
+ABOVE = 0.1  # of the extent: a camera that is not this much above the ankles says nothing by rows
+# Shares of what is told by the ground, the feet's size, the shanks' size and the detector's ankles: by what is seen (feet; shanks) and whether
+# the shanks' rows agree. Robust least squares on 434 renders of 56 random people in steps, gestures and stances. On people left out: 4 cm at the
+# median in steps and stances where shanks agree; 11 cm in steps where they do not.
+SHARES = {
+    (False, False): ((0.0, 0.0, 0.0, 1.0),) * 2,
+    (False, True): ((0.0, 0.0, 0.47, 0.62), (0.0, 0.0, 0.77, 0.42)),
+    (True, False): ((0.9, 0.1, 0.0, 0.0),) * 2,
+    (True, True): ((0.3, 0.0, 0.45, 0.35), (0.27, 0.0, 0.87, 0.0)),
 }
-NEAR = 1.8  # focal length over the person's size in those pictures, as the fit assumes it; width tells more depth from farther away
 
 
-def stride_depth(seen: Perception, size: float, focal: float) -> float:
+class Run(NamedTuple):
+    """Pixels [first, end) of a row of the mask that hang together."""
+
+    row: int
+    first: int
+    end: int
+
+    def width(self, mask: np.ndarray) -> float:
+        """Pixels, soft edges counted by their share."""
+        return float(mask[self.row, max(0, self.first - 1) : self.end + 1].sum())
+
+    def overlap(self, other: Run) -> int:
+        """Columns that both have."""
+        return min(self.end, other.end) - max(self.first, other.first)
+
+
+class Foot(NamedTuple):
+    """Where a foot ends below, and how wide its widest row is, pixels."""
+
+    sole: float
+    width: float
+
+
+def stride_depth(seen: Perception, size: float, K: np.ndarray) -> float:
     """Metres that the left ankle is nearer to the camera than the right one; 0 where the feet are not seen.
 
     Args:
         seen: Landmarks and mask.
-        size: Of the person in the picture, pixels.
-        focal: Assumed focal length, pixels.
+        size: Of the person in the picture (the landmarks' extent), pixels.
+        K: (3, 3) assumed intrinsics of a level camera.
     """
     p, mask = seen.landmarks, seen.mask
     used = [*FEET["left"], *FEET["right"], *KNEES.values()]
     if mask.size == 0 or not np.isfinite(p[used]).all():
         return 0.0
-    shank, foot = _log_ratio(_shank(p, mask, "left"), _shank(p, mask, "right")), _log_ratio(_foot(p, mask, "left"), _foot(p, mask, "right"))
-    gain = GAIN[shank is not None, foot is not None]
-    farther = float(np.clip(focal / size / NEAR, 0.5, 2.0))
-    return gain[0] * float(p[27, 1] - p[28, 1]) / size + farther * (gain[1] * (shank or 0.0) + gain[2] * (foot or 0.0))
+    far = float(K[0, 0]) / size * HEIGHT
+    horizon, highest = float(K[1, 2]), ABOVE * size
+    feet = _feet(mask, p, size)
+    if feet is not None and (feet[0].sole + feet[1].sole) / 2 - horizon < highest:
+        feet = None
+    shank, agreed = _shanks(mask, p)
+    ground = width = 0.0
+    if feet is not None:
+        left, right = feet
+        ground = (left.sole - right.sole) / ((left.sole + right.sole) / 2 - horizon)
+        width = float(np.clip(np.log(left.width / right.width), -CREDIBLE, CREDIBLE))
+    ankles = (p[27, 1] - p[28, 1]) / max((p[27, 1] + p[28, 1]) / 2 - horizon, highest)
+    apart, together = np.array(SHARES[feet is not None, shank is not None])
+    unsure = apart @ (ground, width, np.clip(shank or 0.0, -UNSURE, UNSURE), ankles)
+    return float(far * ((1 - agreed) * unsure + agreed * together @ (ground, width, shank or 0.0, ankles)))
 
 
-def _log_ratio(left: tuple[float, float] | None, right: tuple[float, float] | None) -> float | None:
-    """Of two runs (width, middle); None where one is missing, both are the same run, or the ratio is not believable."""
-    if left is None or right is None or abs(left[1] - right[1]) < 0.5 * max(left[0], right[0]):
+def _shanks(mask: np.ndarray, p: np.ndarray) -> tuple[float | None, float]:
+    """Log ratio of the shanks' widths, left over right, and how far it can be relied on, in [0, 1]; None where the legs are not apart."""
+    ratios = []
+    for t in SHANK:
+        left, right = (_run_at(mask, *(p[KNEES[side]] * (1 - t) + p[FEET[side][0]] * t)) for side in FEET)
+        if left is None or right is None:
+            continue
+        a, b = left.width(mask), right.width(mask)
+        if abs(left.first + left.end - right.first - right.end) >= max(a, b):  # middles half a width apart
+            ratios.append(np.log(a / b))
+    if len(ratios) < LEAST_ROWS:
+        return None, 0.0
+    middle = float(np.median(ratios))
+    scatter = float(np.median(np.abs(np.array(ratios) - middle)))
+    share = min(1.0, (len(ratios) - LEAST_ROWS) / (ALL_ROWS - LEAST_ROWS))
+    return float(np.clip(middle, -CREDIBLE, CREDIBLE)), share / (1 + (scatter / SCATTER) ** 4)
+
+
+def _feet(mask: np.ndarray, p: np.ndarray, size: float) -> tuple[Foot, Foot] | None:
+    """Left and right foot, or None where one is hidden or both are one in the picture."""
+    sides = [_upwards(mask, p[list(FEET[side])].mean(0), size) for side in FEET]
+    joined = max((run.row for run in set(sides[0]) & set(sides[1])), default=-1)
+    feet = []
+    for runs in sides:
+        own = [run for run in runs if run.row > joined][: int(FOOT_TALL * size)]
+        if len(own) < FOOT_SEEN * size:
+            return None
+        feet.append(Foot(own[0].row + 1.0, max(run.width(mask) for run in own)))
+    return feet[0], feet[1]
+
+
+def _upwards(mask: np.ndarray, middle: np.ndarray, size: float) -> list[Run]:
+    """What hangs together with a foot, marked at ``middle``, from its lowest row to above the ankle."""
+    x, row = float(middle[0]), round(float(middle[1]))
+    runs = _runs(mask, row) if 0 <= row < len(mask) else []
+    here = min(runs, key=lambda run: _beside(run, x), default=None)
+    if here is None or _beside(here, x) > FOOT_REACH * size:
+        return []
+    down = _follow(mask, here, range(row, len(mask)))
+    return down[::-1] + _follow(mask, here, range(row - 1, max(-1, row - int(2 * FOOT_TALL * size)), -1))
+
+
+def _follow(mask: np.ndarray, run: Run, rows: range) -> list[Run]:
+    """From row to row the run that most of the last one goes on in."""
+    out: list[Run] = []
+    for row in rows:
+        best = max(_runs(mask, row), key=run.overlap, default=run)
+        if best is run or run.overlap(best) <= 0:
+            break
+        out.append(run := best)
+    return out
+
+
+def _runs(mask: np.ndarray, row: int) -> list[Run]:
+    ends = np.flatnonzero(np.diff(np.r_[0, (mask[row] >= 0.5).astype(np.int8), 0])).reshape(-1, 2)
+    return [Run(row, int(first), int(end)) for first, end in ends]
+
+
+def _run_at(mask: np.ndarray, x: float, y: float) -> Run | None:
+    """The run at a pixel; None outside of the mask."""
+    if not 0 <= int(y) < len(mask):
         return None
-    ratio = float(np.log(left[0] / right[0]))
-    return ratio if abs(ratio) < CREDIBLE else None
+    return next((run for run in _runs(mask, int(y)) if run.first <= int(x) < run.end), None)
 
 
-def _shank(p: np.ndarray, mask: np.ndarray, side: str) -> tuple[float, float] | None:
-    knee, ankle = p[KNEES[side]], p[FEET[side][0]]
-    runs = [_run(mask, *(knee * (1 - t) + ankle * t)) for t in SHANK]
-    found = np.array([r for r in runs if r is not None])
-    return (float(np.median(found[:, 0])), float(np.median(found[:, 1]))) if len(found) > 5 else None
-
-
-def _foot(p: np.ndarray, mask: np.ndarray, side: str) -> tuple[float, float] | None:
-    """The widest row of the mask through a foot."""
-    points = p[list(FEET[side])]
-    runs = [_run(mask, points[:, 0].mean(), y) for y in range(int(points[0, 1]), int(points[:, 1].max()) + SOLE_REACH)]
-    found = [r for r in runs if r is not None]
-    return max(found) if found else None
-
-
-def _run(mask: np.ndarray, x: float, y: float) -> tuple[float, float] | None:
-    """Width (soft edges counted by their share) and middle of the mask's run at a pixel; None outside of the mask."""
-    i, j = int(y), int(x)
-    if not (0 <= i < mask.shape[0] and 0 <= j < mask.shape[1]) or mask[i, j] < 0.5:
-        return None
-    outside = np.flatnonzero(mask[i] < 0.5)
-    at = int(np.searchsorted(outside, j))
-    first = int(outside[at - 1]) if at > 0 else 0
-    last = int(outside[at]) if at < len(outside) else mask.shape[1] - 1
-    return float(mask[i, first : last + 1].sum()), (first + last) / 2
+def _beside(run: Run, x: float) -> float:
+    """Columns that ``x`` lies beside a run."""
+    return max(run.first - x, x - run.end, 0.0)

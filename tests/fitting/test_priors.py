@@ -24,6 +24,14 @@ def test_leaning_costs_the_squared_depth_between_head_and_feet(model):
     assert balance(joints, rest).item() > 1.0
 
 
+def test_who_stands_on_the_ball_of_one_foot_is_balanced_further_ahead(model):
+    joints, rest = joints_of(model)
+    forward = joints.clone()
+    forward[:, :22, 2] += 0.05
+    forward[:, [J["left_ankle"], J["right_ankle"]], 2] -= 0.05
+    assert balance(forward, rest, 0.05).item() < 1e-6 < 0.4 < balance(forward, rest).item()
+
+
 def test_one_ground_compares_the_lowest_points_of_the_feet():
     heels = torch.tensor([[[0.0, 0.10, 0.0], [0.0, 0.02, 0.0]]])
     toes = torch.tensor([[[0.0, 0.00, 0.1], [0.0, 0.10, 0.1]]])

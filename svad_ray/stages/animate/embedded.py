@@ -43,7 +43,7 @@ def fit_photo(body: Body, perception: Perception, config: AnimateConfig) -> FitS
     camera = _camera(perception, torch.zeros(SHAPES), config)
     face = inner_face(perception)
     head = None if face is None else head_rotation(body, face, camera.Ks[0].numpy())
-    targets = KeypointTargets(model, [perception], leg_depth=weights.leg_depth, focal=float(camera.Ks[0, 0, 0]), head=head)
+    targets = KeypointTargets(model, [perception], leg_depth=weights.leg_depth, camera=camera.Ks[0].numpy(), head=head)
     loss = KeypointLoss(model, targets, weights)
     state = fit_keypoints(loss, initial_state(model, targets, camera.betas, camera), iterations=config.keypoint_iterations)
     return fit_silhouette(loss, state, perception.mask, iterations=config.silhouette_iterations, ignore_border=config.bust)
