@@ -45,7 +45,7 @@ def test_training_lowers_the_loss_and_the_stored_asset_draws_the_same(scene, tmp
     save_avatar(stage._asset(model, scene.surface, points, track, scene.rest_joints, losses), tmp_path / "avatar")
     posable = PosableAvatar(load_avatar(tmp_path / "avatar"))
     with torch.no_grad():
-        mine = model.render(views[3], torch.ones(3))[0].numpy()
+        mine = model.render(views[3])[0].numpy()
     assert psnr(posable.render(track, 3)[0], mine) > 60
     assert sum(f.stat().st_size for f in (tmp_path / "avatar").rglob("*")) < 2e7
 
@@ -56,7 +56,7 @@ def test_the_ground_that_a_picture_is_drawn_on_is_no_error(scene):
     model = GaussianModel(points, np.full((len(points.face), 3), 0.3, np.float32), stiff=np.ones(len(points.face)))
     view = scene.views()[2]
     with torch.no_grad():
-        image, alpha = model.render(view, torch.ones(3))
+        image, alpha = model.render(view)
         own = replace(view, image=image, alpha=alpha)
         costs = [float(model.loss(own, torch.tensor(ground))) for ground in ([1.0, 1, 1], [0.0, 0, 0], [1.0, 0, 1])]
         other = float(model.loss(replace(own, alpha=alpha * 0.9), torch.zeros(3)))
