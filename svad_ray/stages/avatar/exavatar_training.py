@@ -259,7 +259,7 @@ class Trainer:
         terms: dict[str, torch.Tensor] = {}
         for name, image, alpha, assets in zip(NAMES, images, alphas, (posed.static, posed.refined)):
             terms |= {
-                "rgb_human" + name: (image - truth).abs().mean() * RGB,
+                "rgb_human" + name: nn.functional.l1_loss(image, truth) * RGB,
                 "rgb_human_rand_bg" + name: away_on(color, image, alpha, truth, mask) * HUMAN,
                 "alpha" + name: (alpha - mask).square().mean() * ALPHA,
                 "ssim_human" + name: dissimilarity(image, truth) * SSIM,

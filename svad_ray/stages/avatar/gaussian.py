@@ -191,8 +191,9 @@ class GaussianAvatar:
         models=("makehuman",),
         memory_gib=2.0,
     )
-    # 2: surface_offset is kept; 3: loose clothes, several photos, confidence; 4: no cracks in a face seen from near; 5: no white in the rim
-    version = 5
+    # 2: surface_offset is kept; 3: loose clothes, several photos, confidence; 4: no cracks in a face seen from near; 5: no white in the rim;
+    # 6: every step on white and on a colour
+    version = 6
 
     def __init__(self, config: AvatarConfig | None = None) -> None:
         self.config = config or AvatarConfig()
