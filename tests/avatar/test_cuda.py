@@ -118,7 +118,8 @@ def test_an_avatar_of_the_gpu_is_read_on_the_cpu(given, on_cpu, tmp_path):
     save_learned(tmp_path / "a.safetensors", made.model.networks, facts={"levels": 1})
     networks, _ = load_learned(tmp_path / "a.safetensors")
     assert networks.triplane.device.type == "cpu"
-    model, pose = AvatarModel(on_cpu[0].model.mesh, networks), made.poses.of(1)
+    here, pose = on_cpu[0].model, made.poses.of(1)
+    model = AvatarModel(here.mesh, networks, surface_offset=here.surface_offset)
     with torch.no_grad():
         ours, theirs = model.posed(*(x.cpu() for x in pose)), made.model.posed(*pose)
     same = ours.nearest == theirs.nearest.cpu()
