@@ -32,7 +32,7 @@ from svad_ray.nets.exavatar.model import Assets, AvatarModel
 from svad_ray.nets.exavatar.networks import BODY_EXTENT, FACE_EXTENT
 from svad_ray.stages.avatar.colors import View
 from svad_ray.stages.avatar.exavatar_training import GENTLE, POSE_SHARE, Poses, Scene, _person_crop, draw, rate_factor
-from svad_ray.stages.avatar.losses import HUMAN, LPIPS, RGB, SSIM
+from svad_ray.stages.avatar.losses import HUMAN, LPIPS, RGB, SSIM, over
 from svad_ray.stages.avatar.regularisers import WARM_UP, Regularisers, drawn, neighbours
 from svad_ray.stages.avatar.ssim import C1, C2, SIGMA, WINDOW
 
@@ -141,16 +141,16 @@ class OriginalOrder:
     def loss(self, frame: int, step: int, background: torch.Tensor) -> torch.Tensor:
         """Every term of a step, summed."""
         warm = step < WARM_UP and not self.like_ours
-        view, white = self.views[frame], torch.ones(3, device=self.device)
+        view = self.views[frame]
         truth, mask, crop = view.image.permute(2, 0, 1)[None], view.alpha[None, None], self.crops[frame]
         static, refined, more = self.posed(frame)
         static, refined = (x._replace(scales=drawn(x.scales, warm_up=warm)) for x in (static, refined))
         scene = self.scene.assets()
-        alone = draw(scene, view, white)
+        alone, _ = draw(scene, view)
         terms = [((alone - truth).abs() * (1 - mask)).mean() * RGB, (1 - _ssim(alone * (1 - mask), truth * (1 - mask)).mean()) * SSIM]
         for person in (static, refined):
-            both = draw(Assets(*(torch.cat([a.detach(), b]) for a, b in zip(scene, person))), view, white)
-            single = draw(person, view, background)
+            both, _ = draw(Assets(*(torch.cat([a.detach(), b]) for a, b in zip(scene, person))), view)
+            single = over(*draw(person, view), background[:, None, None])
             a, b = crop.of(both), crop.of(truth)
             terms += [(a - b).abs().mean() * RGB, (1 - _ssim(a, b).mean()) * SSIM]
             if self.distance:

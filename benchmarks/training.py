@@ -173,9 +173,9 @@ def quality(kind: Ours, given: Problem, device: str) -> tuple[float, float]:
     """Mean PSNR in dB of the refined Gaussians on white, whole frames: the training's, and those between them."""
     found = []
     for track, views in ((given.track, given.views), (given.unseen_track, given.unseen)):
-        poses, white, figures = Poses((track,), min(50, given.body.exprdirs.shape[-1]), device=device), torch.ones(3, device=device), []
+        poses, figures = Poses((track,), min(50, given.body.exprdirs.shape[-1]), device=device), []
         for i, view in enumerate(views):
-            image = draw(kind.refined(poses.of(i)), view.to(device), white)
+            image, _ = draw(kind.refined(poses.of(i)), view.to(device))
             figures.append(psnr(image[0].permute(1, 2, 0).cpu().numpy().astype(np.float64), view.image.numpy().astype(np.float64)))
         found.append(round(float(np.mean(figures)), 3))
     return found[0], found[1]

@@ -9,10 +9,10 @@ from svad_ray.nets.exavatar.mesh import avatar_mesh
 from svad_ray.nets.exavatar.model import AvatarModel
 from svad_ray.nets.exavatar.snapshot import load_learned, save_learned
 from svad_ray.splat import rasterization
-from svad_ray.stages.avatar.bake import regions_of
+from svad_ray.stages.avatar.bake import regions_of, total_offset
 from svad_ray.stages.avatar.exavatar import fresh_networks
 from svad_ray.stages.avatar.exavatar_training import Poses, Trainer, cropped, train_exavatar
-from svad_ray.stages.avatar.first import calm, prefit, vertex_colors
+from svad_ray.stages.avatar.first import begin, closing, inset
 from svad_ray.stages.avatar.gaussian import GaussianModel, surface_points, train
 from svad_ray.stages.avatar.regularisers import Regularisers
 from svad_ray.stages.avatar.ssim import dissimilarity, ssim_map
@@ -31,11 +31,12 @@ def given(golden_body):
 def trainer(given, device: str, *, precision: torch.dtype | None = None) -> Trainer:
     body, track, _, views = given
     mesh = avatar_mesh(body, regions_of(body), levels=1)
-    networks = fresh_networks(track, triplane=32, seed=0)
-    model = AvatarModel(mesh.to(device), networks, precision=precision)
-    calm(model, seed=0)
-    prefit(model, vertex_colors(mesh, body, track, views), steps=10, rate=0.01, seed=0)
-    regularisers = Regularisers(mesh, model.canonical().mesh.detach(), networks.joint_offset.detach().clone(), device=device)
+    networks, below = fresh_networks(track, triplane=32, seed=0), total_offset(None, inset(body, track, mesh))
+    model = AvatarModel(mesh.to(device), networks, surface_offset=below, precision=precision)
+    begin(model, mesh, body, track, views, looks=FRAMES, steps=10, rate=0.01, seed=0)
+    canonical = model.canonical().mesh.detach()
+    closed = closing(canonical.cpu().numpy(), mesh.faces)
+    regularisers = Regularisers(mesh, canonical, networks.joint_offset.detach().clone(), closed=closed, device=device)
     cut = [view.to(device) for view in cropped(views, alike=True)]
     return Trainer(model, regularisers, Poses((track,), 10, device=device), cut, gentle=True, refresh=4)
 
@@ -117,7 +118,8 @@ def test_an_avatar_of_the_gpu_is_read_on_the_cpu(given, on_cpu, tmp_path):
     save_learned(tmp_path / "a.safetensors", made.model.networks, facts={"levels": 1})
     networks, _ = load_learned(tmp_path / "a.safetensors")
     assert networks.triplane.device.type == "cpu"
-    model, pose = AvatarModel(on_cpu[0].model.mesh, networks), made.poses.of(1)
+    here, pose = on_cpu[0].model, made.poses.of(1)
+    model = AvatarModel(here.mesh, networks, surface_offset=here.surface_offset)
     with torch.no_grad():
         ours, theirs = model.posed(*(x.cpu() for x in pose)), made.model.posed(*pose)
     same = ours.nearest == theirs.nearest.cpu()

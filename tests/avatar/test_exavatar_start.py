@@ -13,6 +13,7 @@ from svad_ray.stages.avatar.bake import regions_of, total_offset
 from svad_ray.stages.avatar.exavatar import fresh_networks
 from svad_ray.stages.avatar.exavatar_training import Poses, Trainer, cropped, draw, train_exavatar
 from svad_ray.stages.avatar.first import begin, inset, reaches, vertex_colors
+from svad_ray.stages.avatar.losses import over
 from svad_ray.stages.avatar.regularisers import Regularisers
 
 SIZE, FRAMES = 192, 4
@@ -38,7 +39,7 @@ def started(given):
 @torch.no_grad()
 def shown(model: AvatarModel, poses: Poses, view, frame: int, background: float) -> np.ndarray:
     posed = model.posed(*poses.of(frame))
-    return draw(posed.refined, view, torch.full((3,), background))[0].permute(1, 2, 0).numpy()
+    return over(*draw(posed.refined, view), torch.tensor(background))[0].permute(1, 2, 0).numpy()
 
 
 def test_vertices_take_the_colours_that_the_views_show(given, started):

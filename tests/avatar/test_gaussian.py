@@ -45,7 +45,7 @@ def test_training_lowers_the_loss_and_the_stored_asset_draws_the_same(scene, tmp
     save_avatar(stage._asset(model, scene.surface, points, track, scene.rest_joints, losses), tmp_path / "avatar")
     posable = PosableAvatar(load_avatar(tmp_path / "avatar"))
     with torch.no_grad():
-        mine = model.render(views[3], torch.ones(3))[0].numpy()
+        mine = model.render(views[3])[0].numpy()
     assert psnr(posable.render(track, 3)[0], mine) > 60
     assert sum(f.stat().st_size for f in (tmp_path / "avatar").rglob("*")) < 2e7
 
@@ -56,11 +56,28 @@ def test_the_ground_that_a_picture_is_drawn_on_is_no_error(scene):
     model = GaussianModel(points, np.full((len(points.face), 3), 0.3, np.float32), stiff=np.ones(len(points.face)))
     view = scene.views()[2]
     with torch.no_grad():
-        image, alpha = model.render(view, torch.ones(3))
+        image, alpha = model.render(view)
         own = replace(view, image=image, alpha=alpha)
         costs = [float(model.loss(own, torch.tensor(ground))) for ground in ([1.0, 1, 1], [0.0, 0, 0], [1.0, 0, 1])]
         other = float(model.loss(replace(own, alpha=alpha * 0.9), torch.zeros(3)))
     assert np.ptp(costs) < 1e-5 and other > max(costs) + 0.01
+
+
+def test_a_white_fingertip_outside_the_person_costs_something(scene, monkeypatch):
+    """On white alone only its alpha would; a person's own colour is judged on white in every step."""
+    points = surface_points(scene.surface, 2000, head_density=2.0, seed=1)
+    model = GaussianModel(points, np.full((len(points.face), 3), 0.3, np.float32), stiff=np.ones(len(points.face)))
+    nobody = replace(scene.views()[0], image=torch.ones(SIZE, SIZE, 3), alpha=torch.zeros(SIZE, SIZE), weight=1.0)
+    tip, color = torch.zeros(SIZE, SIZE), torch.tensor([0.2, 0.5, 1.0])
+    tip[:40, :80] = 1
+
+    def cost(paint: float) -> float:
+        monkeypatch.setattr(model, "render", lambda view: (1 - (1 - paint) * tip[..., None].expand(-1, -1, 3), tip))
+        return float(model.loss(nobody, color).detach())
+
+    share = float(tip.mean())
+    assert cost(1.0) == pytest.approx(share * (5 * float((1 - color).mean()) + 2), rel=1e-4)
+    assert cost(0.0) - cost(1.0) == pytest.approx(share * 5 * (1 + float(color.mean()) - float((1 - color).mean())), rel=1e-4)
 
 
 def test_training_is_the_same_every_time(scene):

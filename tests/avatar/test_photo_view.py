@@ -55,5 +55,5 @@ def test_a_frame_before_a_plain_colour_is_put_on_white(background):
 
 def test_before_another_colour_the_rim_has_that_colour():
     alpha, person, colour = torch.rand(1, 1, 5, 4), torch.rand(1, 3, 5, 4), torch.tensor([0.9, 0.0, 0.3])
-    got = over(person * alpha + 1 - alpha, alpha, colour)
+    got = over(person * alpha + 1 - alpha, alpha, colour[:, None, None])
     torch.testing.assert_close(got, person * alpha + (1 - alpha) * colour[:, None, None])

@@ -52,6 +52,15 @@ def test_both_from_the_same_start_show_the_same_picture(run):
     assert found["ratio_per_step"] > 0 and set(found["psnr_after_equal_steps"]) == {"0", "1", "2"}
 
 
+@pytest.mark.slow
+def test_after_equal_steps_from_equal_weights_ours_is_no_worse(run):
+    """In the training's frames and in those between; large Gaussians, whose rim is most of the picture."""
+    found = run("--start", "same", "--size", "96", "--frames", "4", "--triplane", "32", "--prefit", "200", "--steps", "130")
+    ours, original = found["ours"]["curve"][-1], found["original"]["curve"][-1]
+    assert original[2] > found["original"]["curve"][0][2] + 2, "the original's order learns"
+    assert ours[0] == original[0] == 130 and ours[2] >= original[2] and ours[3] >= original[3]
+
+
 def test_seconds_to_a_quality_lie_on_the_line_between_two_looks():
     curve = [(0, 1.0, 10.0), (5, 3.0, 20.0), (9, 5.0, 18.0), (20, 9.0, 30.0)]
     assert training.seconds_to(curve, 15.0) == 2.0

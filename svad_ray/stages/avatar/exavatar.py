@@ -67,8 +67,9 @@ class ExAvatar:
         models=("makehuman",),
         memory_gib=4.0,
     )
-    # 2: a faster step, the face's texture, several photos; 3: starts closed, in the clip's colours; 4: stays closed, no white in the rim, bfloat16
-    version = 4
+    # 2: a faster step, the face's texture, several photos; 3: starts closed, in the clip's colours; 4: stays closed, no white in the rim, bfloat16;
+    # 5: every step on white and on a colour, the outline's error
+    version = 5
 
     def __init__(self, config: AvatarConfig | None = None) -> None:
         self.config = config or AvatarConfig()

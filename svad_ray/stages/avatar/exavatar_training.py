@@ -18,12 +18,14 @@ from svad_ray.splat import rasterization
 from svad_ray.stages.avatar.colors import View
 from svad_ray.stages.avatar.face import FacePicture
 from svad_ray.stages.avatar.losses import (
+    ALPHA,
     HUMAN,
     LPIPS,
     RGB,
     SSIM,
     Crop,
     Distances,
+    away_on,
     composite_terms,
     crop_of,
     face_term,
@@ -33,7 +35,7 @@ from svad_ray.stages.avatar.losses import (
 )
 from svad_ray.stages.avatar.regularisers import WARM_UP, Regularisers, drawn
 from svad_ray.stages.avatar.ssim import dissimilarity
-from svad_ray.stages.avatar.training import FrameRows, Run, optimise, plain_color
+from svad_ray.stages.avatar.training import FrameRows, Run, optimise
 from svad_ray.stages.base import NO_CHECKPOINT, Checkpoint, silent
 from svad_ray.subject import BodyTrack
 
@@ -113,12 +115,12 @@ def _at_least(span: tuple[int, int], size: int, limit: int) -> tuple[int, int]:
     return start, start + size
 
 
-def draw(assets: Assets, view: View, background: torch.Tensor) -> torch.Tensor:
-    """(1, 3, H, W) render of opaque isotropic Gaussians on a plain colour (3,)."""
+def draw(assets: Assets, view: View) -> tuple[torch.Tensor, torch.Tensor]:
+    """Opaque isotropic Gaussians on white (1, 3, H, W), and their alpha (1, 1, H, W), by which ``over`` puts them on any other colour."""
     count, (height, width) = len(assets.means), view.alpha.shape
     quats = assets.means.new_zeros(count, 4)
     quats[:, 0] = 1
-    image, _, _ = rasterization(
+    image, alpha, _ = rasterization(
         assets.means,
         quats,
         assets.scales.expand(-1, 3),
@@ -131,9 +133,9 @@ def draw(assets: Assets, view: View, background: torch.Tensor) -> torch.Tensor:
         near_plane=NEAR,
         far_plane=FAR,
         packed=False,
-        backgrounds=background[None],
+        backgrounds=assets.means.new_ones(1, 3),
     )
-    return image.permute(0, 3, 1, 2)
+    return image.permute(0, 3, 1, 2), alpha.permute(0, 3, 1, 2)
 
 
 @dataclass(frozen=True)
@@ -229,8 +231,7 @@ class Trainer:
             row: The frame's pose, to be differentiated by; None = as it stands.
         """
         warm, rng = self.warm_up and step < WARM_UP, np.random.default_rng((self.seed, step))
-        plain = plain_color(rng) if self.scene is None else rng.random(3, np.float32)
-        background = _on(torch.from_numpy(plain), self.model.positions.device)
+        background = _on(torch.from_numpy(rng.random(3, np.float32)), self.model.positions.device)
         kept = None if step % self.refresh == 0 else self._nearest
         posed = self.model.posed(*self.poses.parts(self.poses.rows.values[frame] if row is None else row), nearest=kept)
         self._nearest = posed.nearest
@@ -250,17 +251,17 @@ class Trainer:
         self._nearest = torch.from_numpy(np.array(nearest)).to(self.model.positions.device) if len(nearest) else None
 
     def _person_terms(self, posed: Posed, frame: int, background: torch.Tensor, rng: np.random.Generator, *, warm: bool) -> dict[str, torch.Tensor]:
-        """Two renders on one random colour stand for the composites and for the person alone."""
+        """Two renders, each on white, which stands for the composite, and by its alpha on a random colour, which stands for the person alone."""
         view = self.views[frame]
         truth, mask = _picture(view)
-        truth = over(truth, mask, background)
-        images = [draw(_drawn(assets, warm), view, background) for assets in (posed.static, posed.refined)]
+        color = background[:, None, None]
+        images, alphas = zip(*(draw(_drawn(assets, warm), view) for assets in (posed.static, posed.refined)))
         terms: dict[str, torch.Tensor] = {}
-        for name, image, assets in zip(NAMES, images, (posed.static, posed.refined)):
-            away = (image - truth).abs().mean()
+        for name, image, alpha, assets in zip(NAMES, images, alphas, (posed.static, posed.refined)):
             terms |= {
-                "rgb_human" + name: away * RGB,
-                "rgb_human_rand_bg" + name: away * HUMAN,
+                "rgb_human" + name: nn.functional.l1_loss(image, truth) * RGB,
+                "rgb_human_rand_bg" + name: away_on(color, image, alpha, truth, mask) * HUMAN,
+                "alpha" + name: (alpha - mask).square().mean() * ALPHA,
                 "ssim_human" + name: dissimilarity(image, truth) * SSIM,
             }
             if self.face and (textured := self.face.draw(assets.means, view, frame)) is not None:
@@ -275,19 +276,19 @@ class Trainer:
         if self.scene is None:
             return {}
         truth, mask = _picture(view)
-        scene, white = self.scene.assets(), torch.ones_like(background)
-        crop = _person_crop(view)
-        terms = scene_terms(draw(scene, view, white), truth, mask)
+        scene, crop = self.scene.assets(), _person_crop(view)
+        terms = scene_terms(draw(scene, view)[0], truth, mask)
         for name, assets in zip(NAMES, (posed.static, posed.refined)):
             person = _drawn(assets, warm)
             both = Assets(*(torch.cat([a.detach(), b]) for a, b in zip(scene, person)))
-            composite = draw(both, view, white)
+            composite, _ = draw(both, view)
             found = composite_terms(composite, truth, crop)
             if self.lpips:
                 found["lpips_human"] = self.lpips(crop.of(composite), crop.of(truth), rng).sum() * LPIPS
             if self.face and (textured := self.face.draw(assets.means, view, frame)) is not None:
                 found["rgb_face"] = face_term(composite, truth, textured, crop)
-            found["rgb_human_rand_bg"] = plain_background_term(draw(person, view, background), truth, mask, background, crop)
+            alone = over(*draw(person, view), background[:, None, None])
+            found["rgb_human_rand_bg"] = plain_background_term(alone, truth, mask, background, crop)
             terms |= {key + name: value for key, value in found.items()}
         return terms
 

@@ -31,8 +31,9 @@ from svad_ray.stages.animate.projection import extend_person
 from svad_ray.stages.avatar import confidence
 from svad_ray.stages.avatar.asset import INFLUENCES
 from svad_ray.stages.avatar.colors import SurfacePoints, View, colors_from_views
+from svad_ray.stages.avatar.losses import away_on
 from svad_ray.stages.avatar.regularisers import laplacian_map
-from svad_ray.stages.avatar.training import Run, optimise, plain_color
+from svad_ray.stages.avatar.training import Run, optimise
 from svad_ray.stages.base import NO_CHECKPOINT, Checkpoint, silent
 from svad_ray.subject import Avatar, BodyTrack, Clip, Further, Perception, Photo
 
@@ -102,8 +103,8 @@ class GaussianModel:
         """(N, 3) metres."""
         return (self.log_scale + self.stretch).exp() * self._flat
 
-    def render(self, view: View, background: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Image (H, W, 3) and alpha (H, W) of one view on a plain background (3,)."""
+    def render(self, view: View) -> tuple[torch.Tensor, torch.Tensor]:
+        """Image (H, W, 3) on white and alpha (H, W) of one view."""
         blended = (self.weights @ view.skin.reshape(len(view.skin), 12)).reshape(-1, 3, 4)
         local = self.local()
         means = (blended[..., :3] @ local[..., None])[..., 0] + blended[..., 3]
@@ -120,15 +121,16 @@ class GaussianModel:
             width,
             height,
             packed=False,
-            backgrounds=background[None],
+            backgrounds=self.rest.new_ones(1, 3),
         )
         return image[0], alpha[0, ..., 0]
 
-    def loss(self, view: View, background: torch.Tensor) -> torch.Tensor:
-        """L1 x 10 on a plain colour (3,), squared alpha error x 2, small L2 on offsets (hands stiffer), stretches, and what neighbours differ by."""
-        image, alpha = self.render(view, background)
-        truth = view.image + (1 - view.alpha[..., None]) * (background - 1)
-        picture = 10 * (image - truth).abs().mean() + 2 * (alpha - view.alpha).pow(2).mean()
+    def loss(self, view: View, color: torch.Tensor) -> torch.Tensor:
+        """L1 x 5 on white and on a plain colour (3,), squared alpha error x 2, small L2 on offsets (hands stiffer), stretches, and what neighbours
+        differ by."""
+        image, alpha = self.render(view)
+        elsewhere = away_on(color, image, alpha[..., None], view.image, view.alpha[..., None])
+        picture = 5 * ((image - view.image).abs().mean() + elsewhere) + 2 * (alpha - view.alpha).pow(2).mean()
         uneven = self._uneven(torch.cat([self.offset, self.stretch], 1)).pow(2).mean()
         return view.weight * picture + EVENNESS * uneven + 0.01 * (self.stiff * self.offset.pow(2)).mean() + 0.02 * self.stretch.pow(2).mean()
 
@@ -167,7 +169,7 @@ def train(
         run.resume(kept)
     return optimise(
         run,
-        lambda step, view: model.loss(views[view], torch.from_numpy(plain_color(np.random.default_rng((seed, step)))).to(model.rest.device)),
+        lambda step, view: model.loss(views[view], torch.from_numpy(np.random.default_rng((seed, step)).random(3, np.float32)).to(model.rest.device)),
         views=len(views),
         factor=lambda step: 0.1 ** (step / iterations),
         progress=progress,
@@ -189,8 +191,9 @@ class GaussianAvatar:
         models=("makehuman",),
         memory_gib=2.0,
     )
-    # 2: surface_offset is kept; 3: loose clothes, several photos, confidence; 4: no cracks in a face seen from near; 5: no white in the rim
-    version = 5
+    # 2: surface_offset is kept; 3: loose clothes, several photos, confidence; 4: no cracks in a face seen from near; 5: no white in the rim;
+    # 6: every step on white and on a colour
+    version = 6
 
     def __init__(self, config: AvatarConfig | None = None) -> None:
         self.config = config or AvatarConfig()

@@ -6,10 +6,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 
 from svad_ray.stages.avatar.ssim import dissimilarity
 
-RGB, SSIM, LPIPS, HUMAN = 0.8, 0.2, 0.2, 1.0
+RGB, SSIM, LPIPS, HUMAN = 0.8, 0.2, 0.2, 1.0  # the original's weights
+ALPHA = (
+    1.0  # of the squared error of the outline (ours); four times that is nearer in pictures, and shrinks sizes until a face seen from near is a grid
+)
 
 Distances = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
@@ -50,9 +54,20 @@ def plain_background_term(image: torch.Tensor, truth: torch.Tensor, mask: torch.
     return (crop.of(image) - crop.of(on_background(truth, mask, background))).abs().mean() * HUMAN
 
 
-def over(image: torch.Tensor, alpha: torch.Tensor, background: torch.Tensor) -> torch.Tensor:
-    """A person on white (1, 3, H, W) and its alpha (1, 1, H, W) on a plain colour (3,) instead, with no white left in the rim."""
-    return image + (1 - alpha) * (background[:, None, None] - 1)
+def over(image: torch.Tensor, alpha: torch.Tensor, color: torch.Tensor) -> torch.Tensor:
+    """A person on white, and its alpha, on a plain colour instead, with no white left in the rim.
+
+    Channels first or last: (..., 3, H, W), (..., 1, H, W) and (3, 1, 1), or (..., H, W, 3), (..., H, W, 1) and (3,).
+    """
+    return image + (1 - alpha) * (color - 1)
+
+
+def away_on(color: torch.Tensor, image: torch.Tensor, alpha: torch.Tensor, truth: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """L1 of a picture on white with its alpha to the truth and its mask, both put on a plain colour; shapes as of ``over``.
+
+    On white alone, nothing that sticks out of the person and is white would cost anything.
+    """
+    return F.l1_loss(over(image, alpha, color), over(truth, mask, color))
 
 
 def on_background(truth: torch.Tensor, mask: torch.Tensor, background: torch.Tensor) -> torch.Tensor:

@@ -15,12 +15,6 @@ import torch
 from svad_ray.stages.base import NO_CHECKPOINT, Checkpoint, silent
 
 FIRST, SECOND = 0.9, 0.999  # Adam's decay rates
-WHITE = 0.5  # of our steps draw on white, which avatars are shown on and the original's composites have behind them; the others on a random colour
-
-
-def plain_color(rng: np.random.Generator) -> np.ndarray:
-    """(3,) float32 what a step draws the person on."""
-    return np.ones(3, np.float32) if rng.random() < WHITE else rng.random(3, np.float32)
 
 
 class FrameRows:
