@@ -65,7 +65,7 @@ def skirt_hem(body: Body, rest: np.ndarray, posed: np.ndarray, viewmat: np.ndarr
     camera = to_camera(posed, viewmat)
     uv = project(camera, K)
     height, gap = leg_gap(body, rest)
-    crotch = _crotch(body, rest) - 3 * BAND  # just below it the legs' inner sides are the pelvis's
+    crotch = crotch_height(body, rest) - 3 * BAND  # just below it the legs' inner sides are the pelvis's
     closed, judged, seen = np.zeros(len(height), bool), np.zeros(len(height), bool), np.zeros(len(height))
     for i, y in enumerate(height):
         if not (gap[i] > GAP_NAKED and y < crotch):
@@ -96,7 +96,7 @@ def skirt_shell(body: Body, rest: np.ndarray, hem: float) -> np.ndarray:
     w = body.lbs_weights.numpy()
     lower = w[:, [J[n] for n in ("pelvis", "spine1", "left_hip", "right_hip", "left_knee", "right_knee")]].sum(1) > 0.9
     hip = (body.J_regressor.numpy()[J["left_hip"]] @ rest)[1]
-    for y in np.arange(hem, _crotch(body, rest), BAND):
+    for y in np.arange(hem, crotch_height(body, rest), BAND):
         here = (rest[:, 1] >= y) & (rest[:, 1] < y + BAND) & (left | right)
         ring = (rest[:, 1] >= y - BAND) & (rest[:, 1] < y + 2 * BAND) & (left | right)
         if (ring & left).sum() < 4 or (ring & right).sum() < 4:
@@ -152,7 +152,7 @@ def _span(hull: np.ndarray, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return low, high
 
 
-def _crotch(body: Body, rest: np.ndarray) -> float:
+def crotch_height(body: Body, rest: np.ndarray) -> float:
     """Height where the legs part, metres: the lowest point of the skin between them."""
     w = body.lbs_weights.numpy()
     middle = (np.abs(rest[:, 0]) < 0.01) & (w[:, [J["pelvis"], J["left_hip"], J["right_hip"]]].sum(1) > 0.9)

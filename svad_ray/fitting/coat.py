@@ -1,0 +1,318 @@
+"""Open coats: told from the photo, and a surface of their own behind the legs that the opening in front leaves as they are.
+
+The lower half of an open coat is one piece of cloth behind and two panels in front. A photo from the front shows it in the colours: the outer
+side of each leg is coloured as the sides of the chest, the inner side is not, and lower down, at the hem, the outer side stops being so. All
+three are asked of both legs, so that trousers (one colour across), a shirt that ends at the hips (no chest's colour on the legs) and suits of one
+colour (nothing in the opening differs) are no coats; a coat that is closed in front is a skirt to ``svad_ray.fitting.loose``. Source: ours.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from scipy.ndimage import gaussian_filter1d
+
+from svad_ray.body.model import Body
+from svad_ray.body.names import JOINT_INDEX
+from svad_ray.fitting.hair import Colors
+from svad_ray.fitting.loose import BAND, crotch_height, legs
+from svad_ray.geometry.raster import project, to_camera
+
+J = JOINT_INDEX
+TRUNK = ("pelvis", "spine1", "spine2", "spine3")
+SIDE = 0.2  # of the trunk's width: its outer parts, which show the coat
+ABOVE_WAIST = 0.14  # metres above the pelvis joint from which they are: lower down trousers and skirts begin
+UNDER_SHOULDER = 0.12  # metres below the shoulder joints up to which the trunk's sides are read
+ARM = 0.035  # metres round forearm and hand that may show them
+UNLIKE = 3.5  # standard deviations from the coat's colour at which a pixel is none
+APART, MIXED = 2.5, 0.04  # standard deviations between coat and legs, and share of the trunk's pixels like legs: more, and it is one cloth
+TEXELS = 60  # fewest pixels that a colour is told from
+FARTHEST = 0.30  # metres from a leg's middle that a panel may reach
+LEAST_PANEL, LEAST_INNER = 0.02, 0.015  # metres of coat, and of leg beside it, that one height must show
+PURE = 0.85  # share of a leg's pixels that one edge between leg and coat must tell right
+LEAST_LENGTH = 0.10  # metres below the crotch that a coat reaches
+OFTEN = 0.75  # share of the heights down to the hem that must show both
+UNEVEN = 0.10  # metres between the hems of both sides
+BELOW = 5  # heights under the hem of which ``ENDED`` show no coat
+ENDED = 2
+FROM_GROUND = 0.06  # metres above the ankle joints down to which a hem is looked for
+FROM_HIP = 0.05  # metres above the hip joints from which cloth may fall
+CALM = 1.5  # heights over which the coat's profile is smoothed
+SQUARE = 0.8  # exponent of its outline between side and back: 1 = an ellipse, 0 = a rectangle
+ACROSS, RETURNS = 0.5, 0.85  # of the angle from behind a leg to its inner side: there the sheet has reached the middle, and turns back
+OVERLAP = 0.012  # metres past the middle, so that both legs' halves of the sheet cross
+THICK = 0.009  # metres that every cloth is thick, which the outline's fit adds
+PANEL_EDGE = 0.02  # metres across which a panel leaves the leg
+SNAP, LIP = 0.02, 0.002  # metres from the hem within which vertices move onto it, and between cloth and leg there
+HALF = 0.1  # metres from the middle from which a hem is the left's or the right's
+MISSED = 2  # heights in a row that show no edge before the coat has ended
+
+
+@dataclass(frozen=True)
+class OpenCoat:
+    """A coat that is open in front.
+
+    Attributes:
+        hems: (2,) heights where it ends on the left and the right, metres in the zero pose.
+        heights: (B,) metres, top down. edges: (B, 2) metres from the middle to the opening's edge on the left and the right, both positive.
+        rims: (B, 2) the same to the coat's outline.
+        pixels: (H, W) bool, where the photo shows the coat.
+        between: (H, W) bool, what lies between the panels down to the hem: the legs, and behind them the coat's back, which masks often leave out.
+    """
+
+    hems: np.ndarray
+    heights: np.ndarray
+    edges: np.ndarray
+    rims: np.ndarray
+    pixels: np.ndarray
+    between: np.ndarray
+
+
+def open_coat(
+    body: Body, rest: np.ndarray, posed: np.ndarray, viewmat: np.ndarray, K: np.ndarray, image: np.ndarray, mask: np.ndarray
+) -> OpenCoat | None:
+    """The open coat that the photo shows, or None.
+
+    Args:
+        rest, posed: (V, 3) the naked body in the zero pose and in the photo's pose.
+        viewmat, K: The photo's camera. image: (H, W, 3) float in [0, 1]. mask: (H, W) bool.
+    """
+    camera = to_camera(posed, viewmat)
+    view = _View(body, rest, project(camera, K), float(K[0, 0] / np.median(camera[:, 2])), mask)
+    trunk, inner = view.trunk_sides(image), view.inner_legs(image)
+    if len(trunk) < TEXELS or len(inner) < TEXELS:
+        return None
+    coat, other = Colors(trunk), Colors(inner)
+    apart = max(coat.distance(other.mean[None])[0], other.distance(coat.mean[None])[0])
+    if apart < APART or (coat.distance(trunk) > other.distance(trunk)).mean() > MIXED:
+        return None
+    own = coat.distance(image)
+    like = (own < UNLIKE) & (own < other.distance(image))
+    heights = np.arange(view.crotch, view.ankle + FROM_GROUND, -BAND)
+    sides = [[view.split(y, side, like) for y in heights] for side in (0, 1)]
+    ends = [_end(side) for side in sides]
+    if min(ends) * BAND < LEAST_LENGTH or abs(ends[0] - ends[1]) * BAND > UNEVEN:
+        return None
+    edges, rims = np.stack([_lines(side, end) for side, end in zip(sides, ends)], 2)
+    return OpenCoat(view.crotch - BAND * (np.array(ends) - 0.5), heights, edges, rims, like & view.judged, _between(sides, ends, mask.shape))
+
+
+@dataclass(frozen=True)
+class Split:
+    """One leg at one height.
+
+    Attributes:
+        edge, rim: Metres from the body's middle to where the coat begins, or None where it does not show, and to the person's outline.
+        coat: Share of the leg's pixels that look like the coat.
+        at: Pixel (column, row) of the edge.
+    """
+
+    edge: float | None
+    rim: float
+    coat: float
+    at: tuple[int, int]
+
+
+def _end(splits: list[Split | None]) -> int:
+    """How many heights down from the crotch the coat ends; 0 where it does not show, not often enough, or does not end."""
+    last, missed = -1, 0
+    for i, split in enumerate(splits):
+        if split is not None and split.edge is not None:
+            last, missed = i, 0
+        else:
+            missed += 1
+        if missed > MISSED:
+            break
+    shown = sum(split is not None and split.edge is not None for split in splits[: last + 1])
+    under = [split for split in splits[last + 1 : last + 1 + BELOW] if split is not None and split.edge is None]
+    ended = sum(split.coat < 1 - PURE + 0.1 for split in under)
+    return last + 1 if last >= 0 and shown > OFTEN * (last + 1) and ended >= ENDED else 0
+
+
+def _lines(splits: list[Split | None], end: int) -> np.ndarray:
+    """(2, B) metres: the opening's edge and the outline at every height, running medians of what was seen."""
+    seen = [(i, split.edge, split.rim) for i, split in enumerate(splits[:end]) if split is not None and split.edge is not None]
+    at, *lines = np.array(seen).T
+    calm = [[np.median(line[max(0, i - 2) : i + 3]) for i in range(len(line))] for line in lines]
+    return np.stack([np.interp(np.arange(len(splits)), at, line) for line in calm])
+
+
+def _between(sides: list[list[Split | None]], ends: list[int], shape: tuple[int, ...]) -> np.ndarray:
+    """(H, W) bool: the area between the opening's edges."""
+    left, right = ([split.at for split in side[:end] if split is not None and split.edge is not None] for side, end in zip(sides, ends))
+    out = np.zeros(shape, np.uint8)
+    cv2.fillPoly(out, [np.array(left + right[::-1], np.int32)], 1)
+    return out > 0
+
+
+class _View:
+    """The fitted body in the photo, row by row."""
+
+    def __init__(self, body: Body, rest: np.ndarray, uv: np.ndarray, pixels: float, mask: np.ndarray) -> None:
+        """``uv`` (V, 2), ``pixels``: of a metre at the person."""
+        self.rest, self.uv, self.pixels, self.mask = rest, uv, pixels, mask
+        self.sides = legs(body)
+        w, joints = body.lbs_weights.numpy(), body.J_regressor.numpy() @ rest
+        self.trunk = w[:, [J[n] for n in TRUNK]].sum(1) > 0.7
+        self.crotch = crotch_height(body, rest)
+        self.ankle = float(joints[[J["left_ankle"], J["right_ankle"]], 1].mean())
+        self.heights = np.arange(joints[J["pelvis"], 1] + ABOVE_WAIST, joints[[J["left_shoulder"], J["right_shoulder"]], 1].mean() - UNDER_SHOULDER, BAND)
+        sure = cv2.erode(mask.astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
+        hands = [i for n, i in J.items() if n.endswith(("elbow", "wrist")) or (n[-1].isdigit() and "spine" not in n)]
+        self.judged = sure & ~self._round(w[:, hands].sum(1) > 0.5, ARM)
+
+    def _round(self, vertices: np.ndarray, metres: float) -> np.ndarray:
+        """(H, W) bool: so near to the ``vertices`` (V,) bool in the picture."""
+        out = np.ones(self.mask.shape, np.uint8)
+        at = np.round(self.uv[vertices] - 0.5).astype(int)
+        at = at[(at >= 0).all(1) & (at[:, 0] < out.shape[1]) & (at[:, 1] < out.shape[0])]
+        out[at[:, 1], at[:, 0]] = 0
+        return cv2.distanceTransform(out, cv2.DIST_L2, 5) < metres * self.pixels
+
+    def _row(self, ring: np.ndarray) -> int | None:
+        row = int(np.median(self.uv[ring, 1])) if len(ring) > 3 else -1
+        return row if 0 <= row < len(self.mask) else None
+
+    def trunk_sides(self, image: np.ndarray) -> np.ndarray:
+        """(M, 3) colours of the trunk's outer parts."""
+        out = [np.zeros((0, 3))]
+        for y in self.heights:
+            ring = np.flatnonzero(self.trunk & (np.abs(self.rest[:, 1] - y) < BAND))
+            row = self._row(ring)
+            if row is None:
+                continue
+            low, high = self.uv[ring, 0].min(), self.uv[ring, 0].max()
+            for a, b in ((low, low + SIDE * (high - low)), (high - SIDE * (high - low), high)):
+                part = slice(max(0, round(a)), max(0, round(b)))
+                out.append(image[row, part][self.judged[row, part]])
+        return np.concatenate(out)
+
+    def inner_legs(self, image: np.ndarray) -> np.ndarray:
+        """(M, 3) colours of the legs' inner halves, from the crotch a coat's least length down."""
+        out = [np.zeros((0, 3))]
+        for y in np.arange(self.crotch, self.crotch - LEAST_LENGTH, -BAND):
+            for side, sign in zip(self.sides, (1, -1)):
+                ring = np.flatnonzero(side & (np.abs(self.rest[:, 1] - y) < BAND))
+                row = self._row(ring)
+                if row is None:
+                    continue
+                across = self.uv[ring[np.argmin(sign * self.rest[ring, 0])], 0], self.uv[ring, 0].mean()
+                part = slice(*sorted(max(0, round(float(u))) for u in across))
+                out.append(image[row, part][self.judged[row, part]])
+        return np.concatenate(out)
+
+    def split(self, y: float, side: int, like: np.ndarray) -> Split | None:
+        """What leg 0 (left) or 1 shows at the rest height ``y`` of the pixels ``like`` (H, W) the coat; None where nothing can be told."""
+        sign = (1, -1)[side]
+        ring = np.flatnonzero(self.sides[side] & (np.abs(self.rest[:, 1] - y) < BAND))
+        row = self._row(ring)
+        if row is None:
+            return None
+        x, u = self.rest[ring, 0] * sign, self.uv[ring, 0]
+        inner, outer, middle = float(u[np.argmin(x)]), float(u[np.argmax(x)]), float(u.mean())
+        if (outer - inner) * sign <= 0:  # seen from behind
+            return None
+        cells = np.arange(inner, middle + sign * FARTHEST * self.pixels, sign).astype(int)
+        cells = cells[(cells >= 0) & (cells < self.mask.shape[1])]
+        out = ~self.mask[row, cells] & ((cells - middle) * sign > 0)
+        cells = cells[: int(np.argmax(out))] if out.any() else cells
+        cells = cells[self.judged[row, cells]]
+        if len(cells) < (LEAST_PANEL + LEAST_INNER) * self.pixels:
+            return None
+        coat = like[row, cells]
+        right = np.concatenate([[0], np.cumsum(~coat)]) + np.concatenate([np.cumsum(coat[::-1])[::-1], [0]])
+        cut = int(np.argmax(right))
+        shows = cut >= LEAST_INNER * self.pixels and len(cells) - cut >= LEAST_PANEL * self.pixels and right[cut] >= PURE * len(cells)
+        share = float(coat.mean())
+        edge, rim = (float(x.min() + (cells[i] - inner) * (x.max() - x.min()) / (outer - inner)) for i in (min(cut, len(cells) - 1), -1))
+        return Split(edge if shows else None, rim, share, (int(cells[min(cut, len(cells) - 1)]), row))
+
+
+def coat_shell(body: Body, rest: np.ndarray, coat: OpenCoat) -> np.ndarray:
+    """(V, 3) metres: how the legs' vertices above the hem move onto the coat.
+
+    The coat falls from the hips' widest points, and stands off behind and in front as the outline tells of the sides. Behind it is one sheet: what of a
+    leg faces the other and backwards is stretched over that, past the middle, and back to the leg's inner side. In front the panels are moved onto it,
+    and what the opening shows of the legs stays. Vertices beside the hem move onto the hem.
+
+    Args:
+        rest: (V, 3) the naked body in the zero pose.
+    """
+    out = np.zeros_like(rest)
+    hem = hem_at(coat, rest[:, 0])
+    above, top = rest[:, 1] >= hem, crotch_height(body, rest)
+    for number, side in enumerate(legs(body)):
+        here = np.flatnonzero(side & above & (rest[:, 1] < top))
+        out[here] = _onto_coat(rest[here], _profile(body, rest, coat, number), (1.0, -1.0)[number])
+    beside = np.logical_or(*legs(body)) & (np.abs(rest[:, 1] - hem) < SNAP)
+    out[beside, 1] = (hem - np.where(above, 0, LIP) - rest[:, 1])[beside]
+    return out
+
+
+def hem_at(coat: OpenCoat, x: np.ndarray) -> np.ndarray:
+    """(N,) the hem's height at ``x`` (N,) metres to the left of the middle."""
+    left, right = coat.hems
+    return (left + right) / 2 + (left - right) / 2 * np.clip(x / HALF, -1, 1)
+
+
+@dataclass(frozen=True)
+class _Profile:
+    """One leg and the coat round it, all (B,) metres at ``heights``, top down; x counts outwards from the middle of the body.
+
+    Attributes:
+        x, z: Of the leg's middle. edge, rim: x of the opening's edge and of the coat's side. back, front: z of the coat.
+    """
+
+    heights: np.ndarray
+    x: np.ndarray
+    z: np.ndarray
+    edge: np.ndarray
+    rim: np.ndarray
+    back: np.ndarray
+    front: np.ndarray
+
+    def at(self, y: np.ndarray) -> list[np.ndarray]:
+        """The six at heights ``y`` (N,)."""
+        return [np.interp(-y, -self.heights, line) for line in (self.x, self.z, self.edge, self.rim, self.back, self.front)]
+
+
+def _profile(body: Body, rest: np.ndarray, coat: OpenCoat, number: int) -> _Profile:
+    """Of leg 0 (left) or 1."""
+    side, sign = legs(body)[number], (1.0, -1.0)[number]
+    w = body.lbs_weights.numpy()
+    hip = float((body.J_regressor.numpy()[J["left_hip"]] @ rest)[1])
+    lower = w[:, [J[n] for n in ("pelvis", "spine1", "left_hip", "right_hip", "left_knee", "right_knee")]].sum(1) > 0.9
+    lower &= rest[:, 1] < hip + FROM_HIP
+    rows = []
+    for y, edge, rim in zip(coat.heights, coat.edges[:, number], coat.rims[:, number] - THICK):
+        ring = rest[side & (np.abs(rest[:, 1] - y) < 1.5 * BAND)]
+        hangs = rest[lower & (rest[:, 1] >= y - BAND)]
+        if len(ring) < 4:
+            rows.append(rows[-1])
+            continue
+        flare = rim - (hangs[:, 0] * sign).max()
+        x, z = ring[:, 0] * sign, ring[:, 2]
+        back, front = min(hangs[:, 2].min() - flare, z.min()), max(hangs[:, 2].max() + flare, z.max())
+        rows.append([(x.min() + x.max()) / 2, (z.min() + z.max()) / 2, edge, max(rim, x.max()), back, front])
+    return _Profile(coat.heights, *gaussian_filter1d(np.array(rows), CALM, axis=0, mode="nearest").T)
+
+
+def _onto_coat(points: np.ndarray, profile: _Profile, sign: float) -> np.ndarray:
+    """(N, 3) steps of points (N, 3) of the leg at ``sign`` of x = 0 onto the coat."""
+    x, z = points[:, 0] * sign, points[:, 2]
+    cx, cz, edge, rim, back, front = profile.at(points[:, 1])
+    inner = np.arctan2(cx - x, np.abs(z - cz) + 1e-9) / (np.pi / 2)  # 1 = faces the other leg, 0 = front or back, -1 = faces outwards
+    behind = z < cz
+    out = np.clip(-inner, 0, 1) * np.pi / 2
+    rim_x, rim_z = cx + (rim - cx) * np.sin(out) ** SQUARE, cz + (np.where(behind, back, front) - cz) * np.cos(out) ** SQUARE
+    over = np.clip(inner / ACROSS, 0, 1)  # from the leg's middle past the middle of the sheet
+    fold = np.clip((inner - RETURNS) / (1 - RETURNS), 0, 1)  # and back to the leg
+    sheet_x, sheet_z = cx * (1 - over) - OVERLAP * over, back
+    sheet_x, sheet_z = sheet_x + fold * (x - sheet_x), sheet_z + fold * (z - sheet_z)
+    panel = np.clip((x - edge) / PANEL_EDGE + 0.5, 0, 1)
+    front_x, front_z = np.where(inner > 0, x, rim_x), np.where(inner > 0, front, rim_z)
+    goal_x = np.where(behind, np.where(inner > 0, sheet_x, rim_x), x + panel * (front_x - x))
+    goal_z = np.where(behind, np.where(inner > 0, sheet_z, rim_z), z + panel * (front_z - z))
+    return np.stack([(goal_x - x) * sign, np.zeros_like(x), goal_z - z], 1)
