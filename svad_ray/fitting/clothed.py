@@ -44,7 +44,13 @@ class Surface:
 
 
 def clothed_surface(
-    body: Body, betas: np.ndarray, vertex_offset: np.ndarray | None, *, loose: Loose = "off", hair: np.ndarray | None = None
+    body: Body,
+    betas: np.ndarray,
+    vertex_offset: np.ndarray | None,
+    *,
+    loose: Loose = "off",
+    hair: np.ndarray | None = None,
+    coat: np.ndarray | None = None,
 ) -> Surface:
     """The outer surface (no teeth, no tongue) of a shaped and clothed body, subdivided once.
 
@@ -52,6 +58,7 @@ def clothed_surface(
         vertex_offset: (V, 3) metres; None = naked.
         loose: Which clothes follow a smooth blend of both legs instead of the nearest one, see ``svad_ray.fitting.loose``.
         hair: (V,) share of each vertex that is hair below the scalp; becomes the region "hair".
+        coat: (V,) share of each vertex of hips and legs that is an open coat; becomes the region "coat".
     """
     inner = body.tables.regions["inner_mouth"]
     base_faces = body.faces[~inner[body.faces].any(1)]
@@ -64,7 +71,8 @@ def clothed_surface(
         weights = (matrix @ loose_weights(body, rest, vertex_offset, loose)).astype(np.float32)
         rest = rest + vertex_offset
     regions = {name: (matrix @ mask.astype(np.float32)) > 0.5 for name, mask in body.tables.regions.items()}
-    regions["hair"] = np.zeros(matrix.shape[0], bool) if hair is None else (matrix @ hair) > 0.5
+    for name, share in (("hair", hair), ("coat", coat)):
+        regions[name] = np.zeros(matrix.shape[0], bool) if share is None else (matrix @ share) > 0.5
     rest, template = ((matrix @ points).astype(np.float32) for points in (rest, template))
     return Surface(rest, faces, torch.from_numpy(weights), template, parts_of(own), regions)
 

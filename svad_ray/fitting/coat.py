@@ -8,7 +8,7 @@ colour (nothing in the opening differs) are no coats; a coat that is closed in f
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -39,13 +39,15 @@ BELOW = 5  # heights under the hem of which ``ENDED`` show no coat
 ENDED = 2
 FROM_GROUND = 0.06  # metres above the ankle joints down to which a hem is looked for
 FROM_HIP = 0.05  # metres above the hip joints from which cloth may fall
+DRAWN_IN = 0.02  # metres that a coat may be narrower than higher up; less is a mask that lost a dark hem
 CALM = 1.5  # heights over which the coat's profile is smoothed
 SQUARE = 0.8  # exponent of its outline between side and back: 1 = an ellipse, 0 = a rectangle
 ACROSS, RETURNS = 0.5, 0.85  # of the angle from behind a leg to its inner side: there the sheet has reached the middle, and turns back
-OVERLAP = 0.012  # metres past the middle, so that both legs' halves of the sheet cross
-THICK = 0.009  # metres that every cloth is thick, which the outline's fit adds
+OVERLAP = 0.02  # metres past the middle, so that both legs' halves of the sheet cross
 PANEL_EDGE = 0.02  # metres across which a panel leaves the leg
-SNAP, LIP = 0.02, 0.002  # metres from the hem within which vertices move onto it, and between cloth and leg there
+MOVED = 0.02  # metres from the body from which a surface is the coat's alone
+AIR = 0.002  # metres from the middle within which a vertex is both halves'
+LIP = 0.002  # metres between cloth and leg at the hem
 HALF = 0.1  # metres from the middle from which a hem is the left's or the right's
 MISSED = 2  # heights in a row that show no edge before the coat has ended
 
@@ -136,7 +138,8 @@ def _lines(splits: list[Split | None], end: int) -> np.ndarray:
     seen = [(i, split.edge, split.rim) for i, split in enumerate(splits[:end]) if split is not None and split.edge is not None]
     at, *lines = np.array(seen).T
     calm = [[np.median(line[max(0, i - 2) : i + 3]) for i in range(len(line))] for line in lines]
-    return np.stack([np.interp(np.arange(len(splits)), at, line) for line in calm])
+    edge, rim = (np.interp(np.arange(len(splits)), at, line) for line in calm)
+    return np.stack([edge, np.maximum(rim, np.maximum.accumulate(rim) - DRAWN_IN)])
 
 
 def _between(sides: list[list[Split | None]], ends: list[int], shape: tuple[int, ...]) -> np.ndarray:
@@ -231,7 +234,7 @@ class _View:
 
 
 def coat_shell(body: Body, rest: np.ndarray, coat: OpenCoat) -> np.ndarray:
-    """(V, 3) metres: how the legs' vertices above the hem move onto the coat.
+    """(V, 3) metres: how the legs' and hips' vertices above the hem move onto the coat.
 
     The coat falls from the hips' widest points, and stands off behind and in front as the outline tells of the sides. Behind it is one sheet: what of a
     leg faces the other and backwards is stretched over that, past the middle, and back to the leg's inner side. In front the panels are moved onto it,
@@ -240,14 +243,34 @@ def coat_shell(body: Body, rest: np.ndarray, coat: OpenCoat) -> np.ndarray:
     Args:
         rest: (V, 3) the naked body in the zero pose.
     """
-    out = np.zeros_like(rest)
-    hem = hem_at(coat, rest[:, 0])
-    above, top = rest[:, 1] >= hem, crotch_height(body, rest)
-    for number, side in enumerate(legs(body)):
-        here = np.flatnonzero(side & above & (rest[:, 1] < top))
-        out[here] = _onto_coat(rest[here], _profile(body, rest, coat, number), (1.0, -1.0)[number])
-    beside = np.logical_or(*legs(body)) & (np.abs(rest[:, 1] - hem) < SNAP)
-    out[beside, 1] = (hem - np.where(above, 0, LIP) - rest[:, 1])[beside]
+    out, y = np.zeros_like(rest), rest[:, 1]
+    hem, both = hem_at(coat, rest[:, 0]), np.logical_or(*legs(body))
+    hip, crotch, hips = _hip(body, rest), _parting(body, rest), _hips(body)
+    profiles = [_profile(body, rest, coat, number) for number in (0, 1)]
+    back = (profiles[0].back + profiles[1].back) / 2  # one sheet
+    for side, sign, own in zip(legs(body), (1.0, -1.0), profiles):
+        profile = replace(own, back=back)
+        here = np.flatnonzero(side & (y >= hem) & (y < crotch))
+        out[here] = _onto_coat(rest[here], profile, sign, apart=True)
+        here = np.flatnonzero(hips & (y >= crotch) & (y < hip + FROM_HIP) & (rest[:, 0] * sign >= 0))
+        fade = np.clip((hip + FROM_HIP - y[here]) / (hip + FROM_HIP - crotch), 0, 1)
+        out[here] = fade[:, None] * _onto_coat(rest[here], profile, sign, apart=False)
+    out[:, 1] = _onto_hem(body.faces, y, hem, both)
+    return out
+
+
+def coat_share(shell: np.ndarray) -> np.ndarray:
+    """(V,) in [0, 1]: how far each vertex of legs and hips is the coat's, by :func:`coat_shell`'s steps (V, 3)."""
+    return np.clip(np.linalg.norm(shell, axis=1) / MOVED, 0, 1)
+
+
+def _onto_hem(faces: np.ndarray, y: np.ndarray, hem: np.ndarray, legs_: np.ndarray) -> np.ndarray:
+    """(V,) steps upwards of the legs' vertices beside the hem (V,), so that all edges across it are there."""
+    above, out = y >= hem, np.zeros(len(y))
+    for a, b in ((0, 1), (1, 2), (2, 0)):
+        edge = faces[:, [a, b]]
+        edge = edge[(above[edge[:, 0]] != above[edge[:, 1]]) & legs_[edge].all(1)].ravel()
+        out[edge] = hem[edge] - np.where(above[edge], 0, LIP) - y[edge]
     return out
 
 
@@ -280,27 +303,43 @@ class _Profile:
 
 def _profile(body: Body, rest: np.ndarray, coat: OpenCoat, number: int) -> _Profile:
     """Of leg 0 (left) or 1."""
-    side, sign = legs(body)[number], (1.0, -1.0)[number]
-    w = body.lbs_weights.numpy()
-    hip = float((body.J_regressor.numpy()[J["left_hip"]] @ rest)[1])
-    lower = w[:, [J[n] for n in ("pelvis", "spine1", "left_hip", "right_hip", "left_knee", "right_knee")]].sum(1) > 0.9
-    lower &= rest[:, 1] < hip + FROM_HIP
+    sign, hip = (1.0, -1.0)[number], _hip(body, rest)
+    lower = (_hips(body) | np.logical_or(*legs(body))) & (rest[:, 1] < hip + FROM_HIP)
+    side = lower & (rest[:, 0] * sign >= 0)
     rows = []
-    for y, edge, rim in zip(coat.heights, coat.edges[:, number], coat.rims[:, number] - THICK):
+    over = np.arange(hip + FROM_HIP, coat.heights[0], -BAND)  # the photo tells of the coat from the crotch downwards
+    edges, rims = (np.concatenate([np.full(len(over), line[0, number]), line[:, number]]) for line in (coat.edges, coat.rims))
+    heights = np.concatenate([over, coat.heights])
+    for y, edge, rim in zip(heights, edges, rims):
         ring = rest[side & (np.abs(rest[:, 1] - y) < 1.5 * BAND)]
         hangs = rest[lower & (rest[:, 1] >= y - BAND)]
         if len(ring) < 4:
             rows.append(rows[-1])
             continue
-        flare = rim - (hangs[:, 0] * sign).max()
+        flare = (rim - (hangs[:, 0] * sign).max()) * np.clip((hip + FROM_HIP - y) / (hip + FROM_HIP - coat.heights[0]), 0, 1)
         x, z = ring[:, 0] * sign, ring[:, 2]
         back, front = min(hangs[:, 2].min() - flare, z.min()), max(hangs[:, 2].max() + flare, z.max())
         rows.append([(x.min() + x.max()) / 2, (z.min() + z.max()) / 2, edge, max(rim, x.max()), back, front])
-    return _Profile(coat.heights, *gaussian_filter1d(np.array(rows), CALM, axis=0, mode="nearest").T)
+    return _Profile(heights, *gaussian_filter1d(np.array(rows), CALM, axis=0, mode="nearest").T)
 
 
-def _onto_coat(points: np.ndarray, profile: _Profile, sign: float) -> np.ndarray:
-    """(N, 3) steps of points (N, 3) of the leg at ``sign`` of x = 0 onto the coat."""
+def _parting(body: Body, rest: np.ndarray) -> float:
+    """Height of the lowest point that both halves of the body share."""
+    return float(rest[(_hips(body) | np.logical_or(*legs(body))) & (np.abs(rest[:, 0]) < AIR), 1].min(initial=_hip(body, rest)))
+
+
+def _hip(body: Body, rest: np.ndarray) -> float:
+    """Height of the hip joints."""
+    return float((body.J_regressor.numpy()[J["left_hip"]] @ rest)[1])
+
+
+def _hips(body: Body) -> np.ndarray:
+    """(V,) bool, pelvis and thighs."""
+    return body.lbs_weights.numpy()[:, [J[n] for n in ("pelvis", "spine1", "left_hip", "right_hip")]].sum(1) > 0.9
+
+
+def _onto_coat(points: np.ndarray, profile: _Profile, sign: float, *, apart: bool) -> np.ndarray:
+    """(N, 3) steps of points (N, 3) at ``sign`` of x = 0 onto the coat; ``apart``: of a leg, and not of the hips, which close the middle themselves."""
     x, z = points[:, 0] * sign, points[:, 2]
     cx, cz, edge, rim, back, front = profile.at(points[:, 1])
     inner = np.arctan2(cx - x, np.abs(z - cz) + 1e-9) / (np.pi / 2)  # 1 = faces the other leg, 0 = front or back, -1 = faces outwards
@@ -309,7 +348,7 @@ def _onto_coat(points: np.ndarray, profile: _Profile, sign: float) -> np.ndarray
     rim_x, rim_z = cx + (rim - cx) * np.sin(out) ** SQUARE, cz + (np.where(behind, back, front) - cz) * np.cos(out) ** SQUARE
     over = np.clip(inner / ACROSS, 0, 1)  # from the leg's middle past the middle of the sheet
     fold = np.clip((inner - RETURNS) / (1 - RETURNS), 0, 1)  # and back to the leg
-    sheet_x, sheet_z = cx * (1 - over) - OVERLAP * over, back
+    sheet_x, sheet_z = cx * (1 - over) - OVERLAP * over if apart else x, back
     sheet_x, sheet_z = sheet_x + fold * (x - sheet_x), sheet_z + fold * (z - sheet_z)
     panel = np.clip((x - edge) / PANEL_EDGE + 0.5, 0, 1)
     front_x, front_z = np.where(inner > 0, x, rim_x), np.where(inner > 0, front, rim_z)

@@ -8,7 +8,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from svad_ray.body.model import Body
-from svad_ray.fitting.coat import OpenCoat, coat_shell, hem_at
+from svad_ray.fitting.coat import OpenCoat, coat_share, coat_shell, hem_at
 from svad_ray.fitting.loose import legs, loose_weights, skirt_hem, skirt_shell
 from svad_ray.fitting.silhouette import naked_in
 from svad_ray.fitting.state import FitState
@@ -21,11 +21,13 @@ class Drape:
     Attributes:
         offset: (V, 3) metres, from the naked rest surface to the cloth's.
         lbs_weights: (V, 55) that it moves with.
+        stiff: (V,) in [0, 1], how far its shape is known already, so that thickness adds nothing to it.
         below: (V,) bool, what lies below the hem: neither thickness nor place go on from the cloth to it.
     """
 
     offset: np.ndarray
     lbs_weights: np.ndarray
+    stiff: np.ndarray
     below: np.ndarray
 
 
@@ -35,13 +37,15 @@ def drape_of(body: Body, state: FitState, mask: np.ndarray, coat: OpenCoat | Non
     rest = naked.numpy()
     if coat is not None:
         shell, hem = coat_shell(body, rest, coat), hem_at(coat, rest[:, 0])
+        stiff = coat_share(shell)
     else:
         end = skirt_hem(body, rest, posed, state.viewmats[0].numpy(), state.Ks[0].numpy(), mask)
         if end is None:
             return None
         shell, hem = skirt_shell(body, rest, end), np.full(len(rest), -np.inf)
+        stiff = np.zeros(len(rest))
     shell = shell.astype(np.float32)
-    return Drape(shell, loose_weights(body, rest, shell, "auto"), np.logical_or(*legs(body)) & (rest[:, 1] < hem))
+    return Drape(shell, loose_weights(body, rest, shell, "auto"), stiff, np.logical_or(*legs(body)) & (rest[:, 1] < hem))
 
 
 def parted(lap: sp.csc_matrix, drape: Drape | None) -> sp.csc_matrix:

@@ -26,6 +26,7 @@ GAP_WIDE = 0.06  # metres in the picture that a skirt closes at its widest; less
 UNEVEN = 0.08  # metres between the heights of both legs in the picture from which one is bent, and nothing is said there
 LEAST_SKIRT = 0.10  # metres of closed gap from which cloth counts as a skirt
 STANDS_OFF = (0.02, 0.05)  # metres off the body from which cloth moves freely ("on"), none to wholly
+OPEN = 0.5  # share of a skirt's heights that are open in front from which it is a coat
 HANG = 0.5  # how far cloth below the hips falls straight instead of following the legs; rings of offsets add the rest
 MIDDLE = 1.2  # of a leg's distance from the middle: how far out cloth follows that leg alone
 FADE = 0.05  # metres over which loose skinning ends at the waist
@@ -38,13 +39,13 @@ def legs(body: Body) -> tuple[np.ndarray, np.ndarray]:
     return tuple(w[:, [J[f"{side}_hip"], J[f"{side}_knee"]]].sum(1) > 0.5 for side in ("left", "right"))  # type: ignore[return-value]
 
 
-def leg_gap(body: Body, rest: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def leg_gap(body: Body, rest: np.ndarray, among: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
     """Heights (B,), bottom up, and the gap between the legs there (B,), metres; NaN where a leg has no vertex.
 
     Args:
-        rest: (V, 3) the surface in the zero pose.
+        rest: (V, 3) the surface in the zero pose. among: (V,) bool, the vertices that count; None = all.
     """
-    left, right = legs(body)
+    left, right = legs(body) if among is None else [side & among for side in legs(body)]
     height = np.arange(rest[left | right, 1].min(), rest[left | right, 1].max(), BAND)
     gap = np.full(len(height), np.nan)
     for i, y in enumerate(height):
@@ -181,11 +182,25 @@ def loose_share(body: Body, naked: np.ndarray, offset: np.ndarray, mode: Loose) 
         hem = height[shut].min() - BAND / 2
         w = body.lbs_weights.numpy()
         below = w[:, [J[f"{s}_{n}"] for s in ("left", "right") for n in ("hip", "knee")] + [J["pelvis"]]].sum(1)
-        share = np.maximum(share, below * (clothed[:, 1] >= hem) * np.clip((hip + FADE - clothed[:, 1]) / FADE, 0, 1))
+        share = below * (clothed[:, 1] >= hem) * np.clip((hip + FADE - clothed[:, 1]) / FADE, 0, 1)
+        before = naked[:, 2] > np.interp(-naked[:, 1], *_legs_depth(body, naked))
+        front = np.interp(height, *_finite(leg_gap(body, clothed, before)))
+        if (front > GAP_NAKED)[shut].mean() > OPEN:  # a coat: what shows between its panels is the legs' own
+            share = share * _stands_off(offset)
     if mode == "on":
-        off = np.clip((np.linalg.norm(offset, axis=1) - STANDS_OFF[0]) / (STANDS_OFF[1] - STANDS_OFF[0]), 0, 1)
-        share = np.maximum(share, off * (left | right) * np.clip((hip + FADE - clothed[:, 1]) / FADE, 0, 1))
+        share = np.maximum(share, _stands_off(offset) * (left | right) * np.clip((hip + FADE - clothed[:, 1]) / FADE, 0, 1))
     return share
+
+
+def _stands_off(offset: np.ndarray) -> np.ndarray:
+    """(V,) in [0, 1]: how far off the body cloth is."""
+    return np.clip((np.linalg.norm(offset, axis=1) - STANDS_OFF[0]) / (STANDS_OFF[1] - STANDS_OFF[0]), 0, 1)
+
+
+def _legs_depth(body: Body, rest: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Heights, downwards and negative, and depths of the legs' joints, metres."""
+    joints = (body.J_regressor.numpy() @ rest)[[J[f"left_{name}"] for name in ("hip", "knee", "ankle")]]
+    return -joints[:, 1], joints[:, 2]
 
 
 def _finite(rows: tuple[np.ndarray, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:

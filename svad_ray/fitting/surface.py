@@ -85,6 +85,15 @@ def ring_basis(body: Body, *, spacing: float = 0.03) -> tuple[sp.csr_matrix, np.
     return basis[:, used].tocsr(), stiffness[used]
 
 
+def _apart(basis: sp.csr_matrix, stiffness: np.ndarray, drape: Drape | None) -> tuple[sp.csr_matrix, np.ndarray]:
+    """The rings with those across a hem in two: cloth and the leg below it have belts of their own."""
+    if drape is None or not drape.below.any():
+        return basis, stiffness
+    halves = [(sp.diags(part.astype(float)) @ basis).tocsr() for part in (~drape.below, drape.below)]
+    used = [np.asarray(half.sum(0)).ravel() > 1e-3 for half in halves]
+    return sp.hstack([half[:, keep] for half, keep in zip(halves, used)]).tocsr(), np.concatenate([stiffness[keep] for keep in used])
+
+
 def _hats(t: np.ndarray, spacing: float, low: float, high: float, weight: np.ndarray) -> sp.coo_matrix:
     """Linear hat functions of ``t`` at knots ``spacing`` apart, times ``weight``."""
     count = max(2, int(np.ceil((high - low) / spacing)) + 1)
@@ -140,19 +149,22 @@ def clothe(
     free, lap = mobility(body)
     count = len(free)
     lap = parted(lap, drape)
+    if drape is not None:
+        free = free * (1 - drape.stiff).astype(np.float32)
     solve_n = splu((sp.eye(count) + w.smooth_normal * lap).tocsc())
     solve_f = splu((sp.eye(count) + w.smooth_free * lap).tocsc())
-    basis, per_ring = ring_basis(body)
+    basis, per_ring = _apart(*ring_basis(body), drape)
     rings, stiffness = _to_torch(basis), torch.tensor(per_ring, dtype=torch.float32)[:, None]
     naked = shaped(body, state.betas)
     shell = torch.zeros_like(naked) if drape is None else torch.from_numpy(drape.offset)
     skinning = None if drape is None else torch.from_numpy(drape.lbs_weights)
+    spread = None if drape is None else (naked + shell).numpy()
     bridged = shell[:, :1].abs() > BRIDGED
     if face is not None:
         shell = shell + torch.from_numpy(face_offset(body, naked.numpy(), face).astype(np.float32))
     if hair is not None:
         shell = shell + torch.from_numpy(hair.offset.astype(np.float32))
-    mobile, renderer = torch.tensor(free)[:, None], OutlineRenderer(body, lbs_weights=skinning)
+    mobile, renderer = torch.tensor(free)[:, None], OutlineRenderer(body, lbs_weights=skinning, spread=spread)
     target = MaskTarget(mask, longest, state.Ks[0], ignore_border=ignore_border)
     posed = pose_body(body, (body.J_regressor @ shaped(body, state.betas)), state.pose, state.transl)
     base = naked + shell

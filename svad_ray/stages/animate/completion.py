@@ -28,6 +28,7 @@ from svad_ray.stages.animate.shading import STRONGEST, Shading, fit_shading
 SURE = 0.55  # photo weight from which a vertex can lend its colour
 MIRROR_REACH = 0.012  # metres between a vertex and its partner's mirror image
 PART_STEP = 3.0  # added per part to the look-up key: parts never mix
+COAT = len(MIRRORED_PART)  # of a coat among the parts
 SKIN = 0.18  # shade-free colour distance within which a vertex counts as skin like the face's
 REFLECT = 0.025  # metres from any source beyond which a pattern is continued by reflection
 HAIR_GUARD = 0.003  # of the person's size: so far beside hair the photo mixes it with skin
@@ -50,6 +51,7 @@ def complete(
     mask: np.ndarray,
     *,
     hair: np.ndarray | None = None,
+    coat: np.ndarray | None = None,
     seed: int = 0,
     relight: bool = True,
 ) -> Appearance:
@@ -59,6 +61,7 @@ def complete(
         face_mesh: (468, 3) face landmarks in the first photo's pixels (10 = top of the face oval, 152 = chin) for the hair's colour, or None.
         mask: (H, W) bool, the person in the first photo.
         hair: (H, W) bool, the first photo's pixels that show hair, or None: what lies behind them is not seen.
+        coat: (H, W) bool, the first photo's pixels that show an open coat, or None without one: all of the back is that coat's.
         seed: Of the hair's strands.
         relight: Light what is carried to another place as that place is lit.
     """
@@ -66,7 +69,7 @@ def complete(
     seen = behind_hair(surface, seen, on_hair)
     filler = _Filler(surface, seen, on_hair, relight=relight)
     filler.mirror()
-    filler.continue_clothes()
+    filler.continue_clothes(None if coat is None else shows(seen, coat))
     drawn = filler.hair(hair_colors(seen, face_mesh, mask), seed)
     base = filler.harmonic(filler.hair_zone | filler.on_hair if drawn is not None else None)
     if drawn is not None:
@@ -84,10 +87,14 @@ def complete(
 
 def shows_hair(seen: SeenSurface, hair: np.ndarray) -> np.ndarray:
     """(N,) bool: vertices where the first photo's pixels are hair's, or beside hair and mixed with it."""
-    rows, columns = hair.shape
-    wider = cv2.dilate(hair.astype(np.uint8), np.ones((odd(HAIR_GUARD * seen.size),) * 2, np.uint8)) > 0
+    return shows(seen, cv2.dilate(hair.astype(np.uint8), np.ones((odd(HAIR_GUARD * seen.size),) * 2, np.uint8)) > 0)
+
+
+def shows(seen: SeenSurface, pixels: np.ndarray) -> np.ndarray:
+    """(N,) bool: vertices that lie on the first photo's ``pixels`` (H, W) bool."""
+    rows, columns = pixels.shape
     at = np.clip(np.round(seen.uvs[0] - 0.5).astype(int), 0, [columns - 1, rows - 1])
-    return wider[at[:, 1], at[:, 0]] & (seen.page == 0)
+    return pixels[at[:, 1], at[:, 0]] & (seen.page == 0)
 
 
 def behind_hair(surface: Surface, seen: SeenSurface, on_hair: np.ndarray) -> SeenSurface:
@@ -135,8 +142,11 @@ class _Filler:
         hit = np.where((distance < MIRROR_REACH) & ~self.sure)[0]
         self.put(hit, source[i[hit]], self.seen.uv[source[i[hit]]])
 
-    def continue_clothes(self) -> None:
+    def continue_clothes(self, on_coat: np.ndarray | None = None) -> None:
         """Front to back at the same height and place across; depth counts little; a head is never copied to its back.
+
+        Args:
+            on_coat: (N,) bool, vertices that lie on pixels of an open coat, or None without one.
 
         Torso and legs are one garment group, so that a shirt's hem and a belt lie at one height all round. A source's photo coordinates are
         carried on to the exact place by the group's linear map from body to photo, which keeps stripes straight.
@@ -148,6 +158,8 @@ class _Filler:
         lend = self.sure & (self.seen.facing > 0.5) & ((part != 0) | neck)
         banned = lend & ~reaches_sides(self.surface, self.seen, lend)
         lend &= ~banned
+        if on_coat is not None:
+            group, v = self._with_coat(group, on_coat), np.where(self.surface.regions["coat"][:, None], self.surface.rest, v)
         source = np.where(lend)[0]
         if not len(source):
             return
@@ -165,6 +177,13 @@ class _Filler:
             onto = go[distance < BANNED_NEAR * self.seen.size]
             uv[onto] = self.seen.uv[lender[onto]]
         self.put(go, lender[go], uv[go])
+
+    def _with_coat(self, group: np.ndarray, on_coat: np.ndarray) -> np.ndarray:
+        """(N,) the groups with a coat's own: what shows it, and of the rest all of the trunk and what hangs beside the legs."""
+        cloth = group == 1
+        seen = self.sure & (self.seen.page == 0)
+        worn = np.where(seen, on_coat, self.surface.regions["coat"] | (self.surface.part == 1))
+        return np.where(cloth & worn, COAT, group)
 
     def neckline(self) -> np.ndarray:
         """(N,) bool, bare skin of the neck all round, filled with its colour.
@@ -195,7 +214,7 @@ class _Filler:
         at = key[source].copy()
         if flip:
             at[:, 0] *= -1
-            at[:, 3] = MIRRORED_PART[group[source]] * PART_STEP
+            at[:, 3] = np.append(MIRRORED_PART, COAT)[group[source]] * PART_STEP
         tree = cKDTree(at)
         distance, i = tree.query(key)
         wanted = key[:, :2].copy()

@@ -14,7 +14,7 @@ from svad_ray.body.model import Body
 from svad_ray.config import AnimateConfig
 from svad_ray.conventions import to_float, to_uint8
 from svad_ray.fitting.clothed import Surface, clothed_surface
-from svad_ray.fitting.coat import OpenCoat, open_coat
+from svad_ray.fitting.coat import OpenCoat, coat_share, coat_shell, open_coat
 from svad_ray.fitting.drape import drape_of
 from svad_ray.fitting.face_shape import head_rotation
 from svad_ray.fitting.hair import FallingHair, falling_hair, hair_pixels
@@ -130,6 +130,7 @@ class FittedPerson:
     Attributes:
         tracks: The first photo's first.
         hair: (H, W) bool, the first photo's pixels that show hair, or None where it cannot be told. falling: What hangs from the head.
+        coat: The open coat that they wear.
     """
 
     tracks: tuple[BodyTrack, ...]
@@ -174,14 +175,30 @@ def reproject(
     """Everything up to the rendering of the clip."""
     fitted = fit_person(body, photo, perception, also, config, lambda done: progress(0.35 * done))
     progress(0.35)
-    tracks, hangs = fitted.tracks, fitted.falling
-    surface = clothed_surface(body, tracks[0].betas, tracks[0].vertex_offset, loose=config.loose, hair=None if hangs is None else hangs.share)
-    rest_joints = body.J_regressor @ shaped(body, torch.tensor(tracks[0].betas))
+    tracks, hangs, coat = fitted.tracks, fitted.falling, fitted.coat
+    naked = shaped(body, torch.tensor(tracks[0].betas))
+    surface = clothed_surface(
+        body,
+        tracks[0].betas,
+        tracks[0].vertex_offset,
+        loose=config.loose,
+        hair=None if hangs is None else hangs.share,
+        coat=None if coat is None else coat_share(coat_shell(body, naked.numpy(), coat)),
+    )
+    rest_joints = body.J_regressor @ naked
     views = []
     for one, track in zip((Further(photo, perception), *also), tracks):
         seen = visible_in(body, surface, rest_joints, one.perception, track)
         views.append(painted(seen, to_float(one.photo.image), one.perception.mask > 0.5))
-    look = complete(surface, join_views(surface, views), perception.face_mesh, perception.mask > 0.5, hair=fitted.hair, seed=config.seed)
+    look = complete(
+        surface,
+        join_views(surface, views),
+        perception.face_mesh,
+        perception.mask > 0.5,
+        hair=fitted.hair,
+        coat=None if coat is None else coat.pixels,
+        seed=config.seed,
+    )
     progress(0.4)
     return Reprojection(tracks[0], surface, look, rest_joints, tracks[1:])
 
