@@ -10,6 +10,7 @@ import torch
 from svad_ray.body.lbs import skin_points
 from svad_ray.body.model import Body
 from svad_ray.body.names import JOINT_INDEX, JOINT_NAMES
+from svad_ray.fitting.coat import CoatShell
 from svad_ray.fitting.loose import Loose, loose_weights
 from svad_ray.geometry.mesh import subdivide
 
@@ -50,7 +51,7 @@ def clothed_surface(
     *,
     loose: Loose = "off",
     hair: np.ndarray | None = None,
-    coat: np.ndarray | None = None,
+    coat: CoatShell | None = None,
 ) -> Surface:
     """The outer surface (no teeth, no tongue) of a shaped and clothed body, subdivided once.
 
@@ -58,7 +59,7 @@ def clothed_surface(
         vertex_offset: (V, 3) metres; None = naked.
         loose: Which clothes follow a smooth blend of both legs instead of the nearest one, see ``svad_ray.fitting.loose``.
         hair: (V,) share of each vertex that is hair below the scalp; becomes the region "hair".
-        coat: (V,) share of each vertex of hips and legs that is an open coat; becomes the region "coat".
+        coat: An open coat; becomes the region "coat", and "coat_back" the part of it behind the legs.
     """
     inner = body.tables.regions["inner_mouth"]
     base_faces = body.faces[~inner[body.faces].any(1)]
@@ -71,7 +72,8 @@ def clothed_surface(
         weights = (matrix @ loose_weights(body, rest, vertex_offset, loose)).astype(np.float32)
         rest = rest + vertex_offset
     regions = {name: (matrix @ mask.astype(np.float32)) > 0.5 for name, mask in body.tables.regions.items()}
-    for name, share in (("hair", hair), ("coat", coat)):
+    worn = (None, None) if coat is None else (coat.share, coat.back.astype(np.float32))
+    for name, share in zip(("hair", "coat", "coat_back"), (hair, *worn)):
         regions[name] = np.zeros(matrix.shape[0], bool) if share is None else (matrix @ share) > 0.5
     rest, template = ((matrix @ points).astype(np.float32) for points in (rest, template))
     return Surface(rest, faces, torch.from_numpy(weights), template, parts_of(own), regions)

@@ -28,6 +28,7 @@ UNDER_SHOULDER = 0.12  # metres below the shoulder joints up to which the trunk'
 ARM = 0.035  # metres round forearm and hand that may show them
 UNLIKE = 3.5  # standard deviations from the coat's colour at which a pixel is none
 APART, MIXED = 2.5, 0.04  # standard deviations between coat and legs, and share of the trunk's pixels like legs: more, and it is one cloth
+CONFUSED = 0.1  # the same like the trunk's middle: more, and the coat is closed there
 TEXELS = 60  # fewest pixels that a colour is told from
 FARTHEST = 0.30  # metres from a leg's middle that a panel may reach
 LEAST_PANEL, LEAST_INNER = 0.02, 0.015  # metres of coat, and of leg beside it, that one height must show
@@ -44,8 +45,9 @@ CALM = 1.5  # heights over which the coat's profile is smoothed
 SQUARE = 0.8  # exponent of its outline between side and back: 1 = an ellipse, 0 = a rectangle
 ACROSS, RETURNS = 0.5, 0.85  # of the angle from behind a leg to its inner side: there the sheet has reached the middle, and turns back
 OVERLAP = 0.02  # metres past the middle, so that both legs' halves of the sheet cross
+TURNED = 0.7  # of the way back to the leg from which it is the leg's
+CLOSED = 0.04  # metres below the parting down to which it does not turn back wholly
 PANEL_EDGE = 0.02  # metres across which a panel leaves the leg
-MOVED = 0.02  # metres from the body from which a surface is the coat's alone
 AIR = 0.002  # metres from the middle within which a vertex is both halves'
 LIP = 0.002  # metres between cloth and leg at the hem
 HALF = 0.1  # metres from the middle from which a hem is the left's or the right's
@@ -92,6 +94,11 @@ def open_coat(
         return None
     own = coat.distance(image)
     like = (own < UNLIKE) & (own < other.distance(image))
+    shirt = view.trunk_middle(image)
+    if len(shirt) >= TEXELS:
+        under = Colors(shirt)
+        if (coat.distance(trunk) > under.distance(trunk)).mean() < CONFUSED:
+            like &= own < under.distance(image)
     heights = np.arange(view.crotch, view.ankle + FROM_GROUND, -BAND)
     sides = [[view.split(y, side, like) for y in heights] for side in (0, 1)]
     ends = [_end(side) for side in sides]
@@ -180,6 +187,14 @@ class _View:
 
     def trunk_sides(self, image: np.ndarray) -> np.ndarray:
         """(M, 3) colours of the trunk's outer parts."""
+        return self._trunk(image, ((0.0, SIDE), (1 - SIDE, 1.0)))
+
+    def trunk_middle(self, image: np.ndarray) -> np.ndarray:
+        """(M, 3) colours where an open coat shows what is worn under it."""
+        return self._trunk(image, ((0.5 - SIDE / 2, 0.5 + SIDE / 2),))
+
+    def _trunk(self, image: np.ndarray, parts: tuple[tuple[float, float], ...]) -> np.ndarray:
+        """(M, 3) colours of ``parts`` of the trunk's width."""
         out = [np.zeros((0, 3))]
         for y in self.heights:
             ring = np.flatnonzero(self.trunk & (np.abs(self.rest[:, 1] - y) < BAND))
@@ -187,8 +202,8 @@ class _View:
             if row is None:
                 continue
             low, high = self.uv[ring, 0].min(), self.uv[ring, 0].max()
-            for a, b in ((low, low + SIDE * (high - low)), (high - SIDE * (high - low), high)):
-                part = slice(max(0, round(a)), max(0, round(b)))
+            for a, b in parts:
+                part = slice(*(max(0, round(low + share * (high - low))) for share in (a, b)))
                 out.append(image[row, part][self.judged[row, part]])
         return np.concatenate(out)
 
@@ -233,8 +248,26 @@ class _View:
         return Split(edge if shows else None, rim, share, (int(cells[min(cut, len(cells) - 1)]), row))
 
 
-def coat_shell(body: Body, rest: np.ndarray, coat: OpenCoat) -> np.ndarray:
-    """(V, 3) metres: how the legs' and hips' vertices above the hem move onto the coat.
+@dataclass(frozen=True)
+class CoatShell:
+    """A coat's lower half on a body.
+
+    Attributes:
+        offset: (V, 3) metres, from the naked rest surface to the coat's.
+        share: (V,) in [0, 1], how much of a vertex is coat; above the hips nothing is counted.
+        back: (V,) bool, the sheet behind the legs. below: (V,) bool, the legs below the hem.
+        known: (V,) in [0, 1], how much of its shape this is; the rest, upwards from the thighs, is for the outline to tell.
+    """
+
+    offset: np.ndarray
+    share: np.ndarray
+    back: np.ndarray
+    known: np.ndarray
+    below: np.ndarray
+
+
+def coat_shell(body: Body, rest: np.ndarray, coat: OpenCoat) -> CoatShell:
+    """How the legs' and hips' vertices above the hem move onto the coat.
 
     The coat falls from the hips' widest points, and stands off behind and in front as the outline tells of the sides. Behind it is one sheet: what of a
     leg faces the other and backwards is stretched over that, past the middle, and back to the leg's inner side. In front the panels are moved onto it,
@@ -243,25 +276,21 @@ def coat_shell(body: Body, rest: np.ndarray, coat: OpenCoat) -> np.ndarray:
     Args:
         rest: (V, 3) the naked body in the zero pose.
     """
-    out, y = np.zeros_like(rest), rest[:, 1]
-    hem, both = hem_at(coat, rest[:, 0]), np.logical_or(*legs(body))
-    hip, crotch, hips = _hip(body, rest), _parting(body, rest), _hips(body)
+    out, share, known, y = np.zeros_like(rest), np.zeros(len(rest)), np.zeros(len(rest)), rest[:, 1]
+    behind = np.zeros(len(rest), bool)
+    hip, parting, hips, both = _hip(body, rest), _parting(body, rest), _hips(body), np.logical_or(*legs(body))
     profiles = [_profile(body, rest, coat, number) for number in (0, 1)]
     back = (profiles[0].back + profiles[1].back) / 2  # one sheet
     for side, sign, own in zip(legs(body), (1.0, -1.0), profiles):
-        profile = replace(own, back=back)
-        here = np.flatnonzero(side & (y >= hem) & (y < crotch))
-        out[here] = _onto_coat(rest[here], profile, sign, apart=True)
-        here = np.flatnonzero(hips & (y >= crotch) & (y < hip + FROM_HIP) & (rest[:, 0] * sign >= 0))
-        fade = np.clip((hip + FROM_HIP - y[here]) / (hip + FROM_HIP - crotch), 0, 1)
-        out[here] = fade[:, None] * _onto_coat(rest[here], profile, sign, apart=False)
+        here = np.flatnonzero(side & (y < parting) | hips & (y >= parting) & (y < hip + FROM_HIP) & (rest[:, 0] * sign >= 0))
+        step, share[here], behind[here] = _onto_coat(rest[here], replace(own, back=back), sign, parted=parting - y[here])
+        fade = np.clip((hip + FROM_HIP - y[here]) / (hip + FROM_HIP - parting), 0, 1)
+        out[here], known[here] = fade[:, None] * step, fade * share[here]
+    hem = hem_at(coat, rest[:, 0] + out[:, 0])
+    below = y < hem
+    out[below], share[below], known[below] = 0, 0, 0
     out[:, 1] = _onto_hem(body.faces, y, hem, both)
-    return out
-
-
-def coat_share(shell: np.ndarray) -> np.ndarray:
-    """(V,) in [0, 1]: how far each vertex of legs and hips is the coat's, by :func:`coat_shell`'s steps (V, 3)."""
-    return np.clip(np.linalg.norm(shell, axis=1) / MOVED, 0, 1)
+    return CoatShell(out, share, behind & ~below, known, both & below)
 
 
 def _onto_hem(faces: np.ndarray, y: np.ndarray, hem: np.ndarray, legs_: np.ndarray) -> np.ndarray:
@@ -338,8 +367,12 @@ def _hips(body: Body) -> np.ndarray:
     return body.lbs_weights.numpy()[:, [J[n] for n in ("pelvis", "spine1", "left_hip", "right_hip")]].sum(1) > 0.9
 
 
-def _onto_coat(points: np.ndarray, profile: _Profile, sign: float, *, apart: bool) -> np.ndarray:
-    """(N, 3) steps of points (N, 3) at ``sign`` of x = 0 onto the coat; ``apart``: of a leg, and not of the hips, which close the middle themselves."""
+def _onto_coat(points: np.ndarray, profile: _Profile, sign: float, *, parted: np.ndarray) -> tuple[np.ndarray, ...]:
+    """(N, 3) steps of points (N, 3) at ``sign`` of x = 0 onto the coat, (N,) how much of each is coat, and (N,) bool, its back.
+
+    Args:
+        parted: (N,) metres below the point where the legs part; the hips above it close the middle themselves.
+    """
     x, z = points[:, 0] * sign, points[:, 2]
     cx, cz, edge, rim, back, front = profile.at(points[:, 1])
     inner = np.arctan2(cx - x, np.abs(z - cz) + 1e-9) / (np.pi / 2)  # 1 = faces the other leg, 0 = front or back, -1 = faces outwards
@@ -347,11 +380,11 @@ def _onto_coat(points: np.ndarray, profile: _Profile, sign: float, *, apart: boo
     out = np.clip(-inner, 0, 1) * np.pi / 2
     rim_x, rim_z = cx + (rim - cx) * np.sin(out) ** SQUARE, cz + (np.where(behind, back, front) - cz) * np.cos(out) ** SQUARE
     over = np.clip(inner / ACROSS, 0, 1)  # from the leg's middle past the middle of the sheet
-    fold = np.clip((inner - RETURNS) / (1 - RETURNS), 0, 1)  # and back to the leg
-    sheet_x, sheet_z = cx * (1 - over) - OVERLAP * over if apart else x, back
+    fold = np.clip((inner - RETURNS) / (1 - RETURNS), 0, 1) * np.clip(parted / CLOSED, 0, 1)  # and back to the leg
+    sheet_x, sheet_z = np.where(parted > 0, cx * (1 - over) - OVERLAP * over, x), back
     sheet_x, sheet_z = sheet_x + fold * (x - sheet_x), sheet_z + fold * (z - sheet_z)
     panel = np.clip((x - edge) / PANEL_EDGE + 0.5, 0, 1)
     front_x, front_z = np.where(inner > 0, x, rim_x), np.where(inner > 0, front, rim_z)
     goal_x = np.where(behind, np.where(inner > 0, sheet_x, rim_x), x + panel * (front_x - x))
     goal_z = np.where(behind, np.where(inner > 0, sheet_z, rim_z), z + panel * (front_z - z))
-    return np.stack([(goal_x - x) * sign, np.zeros_like(x), goal_z - z], 1)
+    return np.stack([(goal_x - x) * sign, np.zeros_like(x), goal_z - z], 1), np.where(behind, fold < TURNED, panel), behind & (fold < TURNED)

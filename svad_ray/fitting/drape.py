@@ -8,8 +8,8 @@ import numpy as np
 import scipy.sparse as sp
 
 from svad_ray.body.model import Body
-from svad_ray.fitting.coat import OpenCoat, coat_share, coat_shell, hem_at
-from svad_ray.fitting.loose import legs, loose_weights, skirt_hem, skirt_shell
+from svad_ray.fitting.coat import OpenCoat, coat_shell
+from svad_ray.fitting.loose import loose_weights, skirt_hem, skirt_shell
 from svad_ray.fitting.silhouette import naked_in
 from svad_ray.fitting.state import FitState
 
@@ -36,16 +36,16 @@ def drape_of(body: Body, state: FitState, mask: np.ndarray, coat: OpenCoat | Non
     naked, posed = naked_in(body, state)
     rest = naked.numpy()
     if coat is not None:
-        shell, hem = coat_shell(body, rest, coat), hem_at(coat, rest[:, 0])
-        stiff = coat_share(shell)
+        worn = coat_shell(body, rest, coat)
+        shell, stiff, below = worn.offset, worn.known, worn.below
     else:
         end = skirt_hem(body, rest, posed, state.viewmats[0].numpy(), state.Ks[0].numpy(), mask)
         if end is None:
             return None
-        shell, hem = skirt_shell(body, rest, end), np.full(len(rest), -np.inf)
+        shell, below = skirt_shell(body, rest, end), np.zeros(len(rest), bool)
         stiff = np.zeros(len(rest))
     shell = shell.astype(np.float32)
-    return Drape(shell, loose_weights(body, rest, shell, "auto"), stiff, np.logical_or(*legs(body)) & (rest[:, 1] < hem))
+    return Drape(shell, loose_weights(body, rest, shell, "auto"), stiff, below)
 
 
 def parted(lap: sp.csc_matrix, drape: Drape | None) -> sp.csc_matrix:

@@ -160,6 +160,8 @@ def clothe(
     skinning = None if drape is None else torch.from_numpy(drape.lbs_weights)
     spread = None if drape is None else (naked + shell).numpy()
     bridged = shell[:, :1].abs() > BRIDGED
+    if drape is not None:
+        bridged &= torch.from_numpy(drape.stiff[:, None] == 0)
     if face is not None:
         shell = shell + torch.from_numpy(face_offset(body, naked.numpy(), face).astype(np.float32))
     if hair is not None:

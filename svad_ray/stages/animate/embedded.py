@@ -14,7 +14,7 @@ from svad_ray.body.model import Body
 from svad_ray.config import AnimateConfig
 from svad_ray.conventions import to_float, to_uint8
 from svad_ray.fitting.clothed import Surface, clothed_surface
-from svad_ray.fitting.coat import OpenCoat, coat_share, coat_shell, open_coat
+from svad_ray.fitting.coat import OpenCoat, coat_shell, open_coat
 from svad_ray.fitting.drape import drape_of
 from svad_ray.fitting.face_shape import head_rotation
 from svad_ray.fitting.hair import FallingHair, falling_hair, hair_pixels
@@ -183,7 +183,7 @@ def reproject(
         tracks[0].vertex_offset,
         loose=config.loose,
         hair=None if hangs is None else hangs.share,
-        coat=None if coat is None else coat_share(coat_shell(body, naked.numpy(), coat)),
+        coat=None if coat is None else coat_shell(body, naked.numpy(), coat),
     )
     rest_joints = body.J_regressor @ naked
     views = []
