@@ -15,6 +15,7 @@ from svad_ray.fitting.loose import Loose, loose_weights
 from svad_ray.geometry.mesh import subdivide
 
 PARTS = ("head", "torso", "left_arm", "right_arm", "left_leg", "right_leg", "left_hand", "right_hand", "left_foot", "right_foot")
+HALF_COAT = (0.4, 0.4)  # share of coat, and of its back, from which a vertex halfway between coat and leg is coat
 MIRRORED_PART = np.array([0, 1, 3, 2, 5, 4, 7, 6, 9, 8])
 
 
@@ -73,8 +74,8 @@ def clothed_surface(
         rest = rest + vertex_offset
     regions = {name: (matrix @ mask.astype(np.float32)) > 0.5 for name, mask in body.tables.regions.items()}
     worn = (None, None) if coat is None else (coat.share, coat.back.astype(np.float32))
-    for name, share in zip(("hair", "coat", "coat_back"), (hair, *worn)):
-        regions[name] = np.zeros(matrix.shape[0], bool) if share is None else (matrix @ share) > 0.5
+    for name, share, least in zip(("hair", "coat", "coat_back"), (hair, *worn), (0.5, *HALF_COAT)):
+        regions[name] = np.zeros(matrix.shape[0], bool) if share is None else (matrix @ share) > least
     rest, template = ((matrix @ points).astype(np.float32) for points in (rest, template))
     return Surface(rest, faces, torch.from_numpy(weights), template, parts_of(own), regions)
 

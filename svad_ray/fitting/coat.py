@@ -40,6 +40,7 @@ BELOW = 5  # heights under the hem of which ``ENDED`` show no coat
 ENDED = 2
 FROM_GROUND = 0.06  # metres above the ankle joints down to which a hem is looked for
 FROM_HIP = 0.05  # metres above the hip joints from which cloth may fall
+FLARE = 0.4  # of what the sides stand off: so much a coat stands off behind and in front (measured)
 DRAWN_IN = 0.02  # metres that a coat may be narrower than higher up; less is a mask that lost a dark hem
 CALM = 1.5  # heights over which the coat's profile is smoothed
 SQUARE = 0.8  # exponent of its outline between side and back: 1 = an ellipse, 0 = a rectangle
@@ -168,10 +169,13 @@ class _View:
         self.trunk = w[:, [J[n] for n in TRUNK]].sum(1) > 0.7
         self.crotch = crotch_height(body, rest)
         self.ankle = float(joints[[J["left_ankle"], J["right_ankle"]], 1].mean())
-        self.heights = np.arange(joints[J["pelvis"], 1] + ABOVE_WAIST, joints[[J["left_shoulder"], J["right_shoulder"]], 1].mean() - UNDER_SHOULDER, BAND)
+        self.heights = np.arange(
+            joints[J["pelvis"], 1] + ABOVE_WAIST, joints[[J["left_shoulder"], J["right_shoulder"]], 1].mean() - UNDER_SHOULDER, BAND
+        )
         sure = cv2.erode(mask.astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
         hands = [i for n, i in J.items() if n.endswith(("elbow", "wrist")) or (n[-1].isdigit() and "spine" not in n)]
-        self.judged = sure & ~self._round(w[:, hands].sum(1) > 0.5, ARM)
+        self.arms = self._round(w[:, hands].sum(1) > 0.5, ARM)
+        self.judged = sure & ~self.arms
 
     def _round(self, vertices: np.ndarray, metres: float) -> np.ndarray:
         """(H, W) bool: so near to the ``vertices`` (V,) bool in the picture."""
@@ -236,6 +240,7 @@ class _View:
         cells = cells[(cells >= 0) & (cells < self.mask.shape[1])]
         out = ~self.mask[row, cells] & ((cells - middle) * sign > 0)
         cells = cells[: int(np.argmax(out))] if out.any() else cells
+        end = cells[-1] if len(cells) and not self.arms[row, cells[-1]] else None
         cells = cells[self.judged[row, cells]]
         if len(cells) < (LEAST_PANEL + LEAST_INNER) * self.pixels:
             return None
@@ -244,8 +249,9 @@ class _View:
         cut = int(np.argmax(right))
         shows = cut >= LEAST_INNER * self.pixels and len(cells) - cut >= LEAST_PANEL * self.pixels and right[cut] >= PURE * len(cells)
         share = float(coat.mean())
-        edge, rim = (float(x.min() + (cells[i] - inner) * (x.max() - x.min()) / (outer - inner)) for i in (min(cut, len(cells) - 1), -1))
-        return Split(edge if shows else None, rim, share, (int(cells[min(cut, len(cells) - 1)]), row))
+        at = cells[min(cut, len(cells) - 1)], cells[-1] if end is None else end
+        edge, rim = (float(x.min() + (cell - inner) * (x.max() - x.min()) / (outer - inner)) for cell in at)
+        return Split(edge if shows else None, rim, share, (int(at[0]), row))
 
 
 @dataclass(frozen=True)
@@ -255,7 +261,7 @@ class CoatShell:
     Attributes:
         offset: (V, 3) metres, from the naked rest surface to the coat's.
         share: (V,) in [0, 1], how much of a vertex is coat; above the hips nothing is counted.
-        back: (V,) bool, the sheet behind the legs. below: (V,) bool, the legs below the hem.
+        back: (V,) bool, the sheet behind the legs. below: (V,) bool, what lies below the hem.
         known: (V,) in [0, 1], how much of its shape this is; the rest, upwards from the thighs, is for the outline to tell.
     """
 
@@ -290,7 +296,7 @@ def coat_shell(body: Body, rest: np.ndarray, coat: OpenCoat) -> CoatShell:
     below = y < hem
     out[below], share[below], known[below] = 0, 0, 0
     out[:, 1] = _onto_hem(body.faces, y, hem, both)
-    return CoatShell(out, share, behind & ~below, known, both & below)
+    return CoatShell(out, share, behind & ~below, known, below)
 
 
 def _onto_hem(faces: np.ndarray, y: np.ndarray, hem: np.ndarray, legs_: np.ndarray) -> np.ndarray:
@@ -345,7 +351,7 @@ def _profile(body: Body, rest: np.ndarray, coat: OpenCoat, number: int) -> _Prof
         if len(ring) < 4:
             rows.append(rows[-1])
             continue
-        flare = (rim - (hangs[:, 0] * sign).max()) * np.clip((hip + FROM_HIP - y) / (hip + FROM_HIP - coat.heights[0]), 0, 1)
+        flare = FLARE * (rim - (hangs[:, 0] * sign).max()) * np.clip((hip + FROM_HIP - y) / (hip + FROM_HIP - coat.heights[0]), 0, 1)
         x, z = ring[:, 0] * sign, ring[:, 2]
         back, front = min(hangs[:, 2].min() - flare, z.min()), max(hangs[:, 2].max() + flare, z.max())
         rows.append([(x.min() + x.max()) / 2, (z.min() + z.max()) / 2, edge, max(rim, x.max()), back, front])

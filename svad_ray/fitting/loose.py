@@ -182,19 +182,21 @@ def loose_share(body: Body, naked: np.ndarray, offset: np.ndarray, mode: Loose) 
         hem = height[shut].min() - BAND / 2
         w = body.lbs_weights.numpy()
         below = w[:, [J[f"{s}_{n}"] for s in ("left", "right") for n in ("hip", "knee")] + [J["pelvis"]]].sum(1)
-        share = below * (clothed[:, 1] >= hem) * np.clip((hip + FADE - clothed[:, 1]) / FADE, 0, 1)
+        under_waist = below * np.clip((hip + FADE - clothed[:, 1]) / FADE, 0, 1)
+        share = under_waist * (clothed[:, 1] >= hem)
         before = naked[:, 2] > np.interp(-naked[:, 1], *_legs_depth(body, naked))
         front = np.interp(height, *_finite(leg_gap(body, clothed, before)))
         if (front > GAP_NAKED)[shut].mean() > OPEN:  # a coat: what shows between its panels is the legs' own
-            share = share * _stands_off(offset)
+            aside = np.linalg.norm(offset[:, [0, 2]], axis=1)
+            share = under_waist * (clothed[:, 1] >= hem - BAND) * np.where(before, _stands_off(aside), np.clip(aside / STANDS_OFF[0], 0, 1))
     if mode == "on":
-        share = np.maximum(share, _stands_off(offset) * (left | right) * np.clip((hip + FADE - clothed[:, 1]) / FADE, 0, 1))
+        share = np.maximum(share, _stands_off(np.linalg.norm(offset, axis=1)) * (left | right) * np.clip((hip + FADE - clothed[:, 1]) / FADE, 0, 1))
     return share
 
 
-def _stands_off(offset: np.ndarray) -> np.ndarray:
-    """(V,) in [0, 1]: how far off the body cloth is."""
-    return np.clip((np.linalg.norm(offset, axis=1) - STANDS_OFF[0]) / (STANDS_OFF[1] - STANDS_OFF[0]), 0, 1)
+def _stands_off(metres: np.ndarray) -> np.ndarray:
+    """(V,) in [0, 1]: how freely cloth moves that is so far off the body."""
+    return np.clip((metres - STANDS_OFF[0]) / (STANDS_OFF[1] - STANDS_OFF[0]), 0, 1)
 
 
 def _legs_depth(body: Body, rest: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

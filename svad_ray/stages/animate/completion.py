@@ -176,7 +176,7 @@ class _Filler:
         key = np.concatenate([v * [1.0, 1.0, 0.1], group[:, None] * PART_STEP], 1)
         best, uv, lender = np.full(len(v), np.inf), np.full((len(v), 2), np.nan), np.zeros(len(v), int)
         for flip in (False, True):
-            distance, found, at = self._look_up(key, source, group, flip)
+            distance, found, at = self._look_up(key, v[:, :2], source, group, flip)
             better = distance + OTHER_SIDE * flip < best
             best[better], uv[better], lender[better] = distance[better] + OTHER_SIDE * flip, found[better], at[better]
         go = ~self.sure & (best < 1.0) & ((part != 0) | neck) & ~bare & (~self.have | self._over_banned(banned))
@@ -230,7 +230,9 @@ class _Filler:
         self.have[fill], self.uv[fill] = True, np.nan
         return bare
 
-    def _look_up(self, key: np.ndarray, source: np.ndarray, group: np.ndarray, flip: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def _look_up(
+        self, key: np.ndarray, place: np.ndarray, source: np.ndarray, group: np.ndarray, flip: bool
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """(N,) distance of the nearest source, (N, 2) photo coordinates there, (N,) that source; far away the pattern is continued by reflection."""
         at = key[source].copy()
         if flip:
@@ -253,7 +255,7 @@ class _Filler:
         cloth = group * len(self.seen.shares) + self.seen.page  # one map per garment and photo
         for g in np.unique(cloth[source]):
             members = source[cloth[source] == g]
-            uv += (cloth[source[i]] == g)[:, None] * (step @ _linear_map(key[members, :2], self.seen.uv[members]))
+            uv += (cloth[source[i]] == g)[:, None] * (step @ _linear_map(place[members], self.seen.uv[members]))
         return distance, uv, source[i]
 
     def _over_banned(self, banned: np.ndarray) -> np.ndarray:
