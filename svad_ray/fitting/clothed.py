@@ -10,7 +10,7 @@ import torch
 from svad_ray.body.lbs import skin_points
 from svad_ray.body.model import Body
 from svad_ray.body.names import JOINT_INDEX, JOINT_NAMES
-from svad_ray.fitting.coat import CoatShell
+from svad_ray.fitting.coat_shell import CoatShell
 from svad_ray.fitting.loose import Loose, loose_weights
 from svad_ray.geometry.mesh import subdivide
 

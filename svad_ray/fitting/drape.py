@@ -8,7 +8,8 @@ import numpy as np
 import scipy.sparse as sp
 
 from svad_ray.body.model import Body
-from svad_ray.fitting.coat import OpenCoat, coat_shell
+from svad_ray.fitting.coat import OpenCoat
+from svad_ray.fitting.coat_shell import coat_shell
 from svad_ray.fitting.loose import loose_weights, skirt_hem, skirt_shell
 from svad_ray.fitting.silhouette import naked_in
 from svad_ray.fitting.state import FitState

@@ -163,7 +163,8 @@ def crotch_height(body: Body, rest: np.ndarray) -> float:
 def loose_share(body: Body, naked: np.ndarray, offset: np.ndarray, mode: Loose) -> np.ndarray:
     """(V,) in [0, 1]: how freely each vertex of the clothed rest surface moves.
 
-    ``auto`` finds skirts: the offsets close a gap that the naked legs have. ``on`` adds whatever hangs off hips and thighs (coats).
+    ``auto`` finds skirts and open coats: the offsets close a gap that the naked legs have, a coat's only behind. ``on`` adds whatever hangs off
+    hips and thighs.
 
     Args:
         naked: (V, 3) the shaped zero pose. offset: (V, 3) metres, clothes.

@@ -59,7 +59,8 @@ def fit_rim(
 
     Args:
         offset: (V, 3) so far. mask: (H, W) in [0, 1].
-        lbs_weights: (V, 55) instead of the body's. drape: Skirt or coat, that ends at its hem. ignore_border: Nothing is read in the band at the picture's border (half-body photos).
+        lbs_weights: (V, 55) instead of the body's. drape: Skirt or coat, that ends at its hem.
+        ignore_border: Nothing is read in the band at the picture's border (half-body photos).
     """
     faces = body.faces[~body.tables.regions["inner_mouth"][body.faces].any(1)]
     weights = body.lbs_weights if lbs_weights is None else torch.as_tensor(lbs_weights)

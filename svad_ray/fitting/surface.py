@@ -158,7 +158,7 @@ def clothe(
     naked = shaped(body, state.betas)
     shell = torch.zeros_like(naked) if drape is None else torch.from_numpy(drape.offset)
     skinning = None if drape is None else torch.from_numpy(drape.lbs_weights)
-    spread = None if drape is None else (naked + shell).numpy()
+    spread = None if drape is None or not drape.stiff.any() else (naked + shell).numpy()
     bridged = shell[:, :1].abs() > BRIDGED
     if drape is not None:
         bridged &= torch.from_numpy(drape.stiff[:, None] == 0)

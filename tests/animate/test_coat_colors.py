@@ -6,7 +6,8 @@ from coat_picture import COAT, HEM, TROUSERS, front, picture
 
 from svad_ray.body import load_body
 from svad_ray.fitting.clothed import clothed_surface
-from svad_ray.fitting.coat import coat_shell, open_coat
+from svad_ray.fitting.coat import open_coat
+from svad_ray.fitting.coat_shell import coat_shell
 from svad_ray.fitting.state import pose_body
 from svad_ray.geometry.raster import to_camera
 from svad_ray.stages.animate.completion import complete

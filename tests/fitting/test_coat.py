@@ -7,7 +7,8 @@ from coat_picture import COAT, HEM, OPENING, SKIN, TROUSERS, front, picture
 
 from svad_ray.body.lbs import skin_points
 from svad_ray.body.names import JOINT_INDEX as J
-from svad_ray.fitting.coat import coat_shell, open_coat
+from svad_ray.fitting.coat import open_coat
+from svad_ray.fitting.coat_shell import coat_shell
 from svad_ray.fitting.drape import drape_of, parted
 from svad_ray.fitting.loose import leg_gap, legs, loose_share, loose_weights
 from svad_ray.fitting.state import pose_body
@@ -90,7 +91,7 @@ def test_behind_the_coat_is_one_sheet_and_in_front_the_legs_stay(body, seen, she
     # seen from behind there is no hole: the pixels between the legs, from the hem to the hips
     K = np.array([[400.0, 0, 128], [0, 400, 128], [0, 0, 1]])
     drawn = [
-        rasterize_mesh(((points + [0, 0.3, 0]) * [-1, -1, 1] + [0, 0, 2.0]).astype(np.float32), body.faces, K, 256, 256).mask
+        rasterize_mesh(((points + np.array([0, 0.3, 0])) * [-1, -1, 1] + [0, 0, 2.0]).astype(np.float32), body.faces, K, 256, 256).mask
         for points in (seen.rest, cloth)
     ]
     middle = np.zeros((256, 256), bool)

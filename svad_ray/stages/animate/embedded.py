@@ -14,7 +14,8 @@ from svad_ray.body.model import Body
 from svad_ray.config import AnimateConfig
 from svad_ray.conventions import to_float, to_uint8
 from svad_ray.fitting.clothed import Surface, clothed_surface
-from svad_ray.fitting.coat import OpenCoat, coat_shell, open_coat
+from svad_ray.fitting.coat import OpenCoat, open_coat
+from svad_ray.fitting.coat_shell import coat_shell
 from svad_ray.fitting.drape import drape_of
 from svad_ray.fitting.face_shape import head_rotation
 from svad_ray.fitting.hair import FallingHair, falling_hair, hair_pixels
@@ -239,7 +240,8 @@ class ReprojectionAnimate:
         memory_gib=1.5,
     )
     # 2: calibrated landmarks, stride depth, skirts and faces of their own, relit fill; several photos
-    version = 3  # 3: the rim on the mask's border; hair that falls; necklines, open coats and prints
+    # 3: the rim on the mask's border; hair that falls; necklines, open coats and prints
+    version = 4  # 4: open coats have a surface of their own
 
     def __init__(self, config: AnimateConfig | None = None) -> None:
         self.config = config or AnimateConfig()
