@@ -60,6 +60,7 @@ def test_an_open_coat_is_told_with_hem_edges_and_outline(body, seen, coat):
         {"hem": -0.16, "legs_": COAT, "shins": SKIN},
         {"opening": 0.0},
         {"hem": -0.8},
+        {"legs_": tuple(1.12 * c for c in COAT), "shins": SKIN},
     ],
     ids=[
         "shirt",
@@ -71,10 +72,11 @@ def test_an_open_coat_is_told_with_hem_edges_and_outline(body, seen, coat):
         "jacket and shorts",
         "closed",
         "to the ground",
+        "one cloth, lighter in front",
     ],
 )
 def test_what_is_no_open_coat(body, state, worn):
-    """A shirt or a jacket that ends at the hips; one colour from top to toe; shorts that end like a coat; no opening; no hem."""
+    """Ends at the hips; one colour from top to toe; shorts that end like a coat; no opening; no hem; one cloth that is lit from the front."""
     assert open_coat(body, *picture(body, state, **worn).arguments()) is None
 
 
