@@ -184,7 +184,7 @@ def loose_share(body: Body, naked: np.ndarray, offset: np.ndarray, mode: Loose) 
         w = body.lbs_weights.numpy()
         below = w[:, [J[f"{s}_{n}"] for s in ("left", "right") for n in ("hip", "knee")] + [J["pelvis"]]].sum(1)
         under_waist = below * np.clip((hip + FADE - clothed[:, 1]) / FADE, 0, 1)
-        share = under_waist * (clothed[:, 1] >= hem)
+        share = np.maximum(share, under_waist * (clothed[:, 1] >= hem))
         before = naked[:, 2] > np.interp(-naked[:, 1], *_legs_depth(body, naked))
         front = np.interp(height, *_finite(leg_gap(body, clothed, before)))
         if (front > GAP_NAKED)[shut].mean() > OPEN:  # a coat: what shows between its panels is the legs' own
