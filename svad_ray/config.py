@@ -91,8 +91,8 @@ class AnimateConfig(StageConfig):
         focal_factor: Assumed focal length of the photo over its longer side.
         keypoint_iterations, silhouette_iterations, clothe_iterations: Steps of the three parts of the photo fit.
         bust: The photo shows no legs; its lower border is no outline.
-        loose: Loose clothes: "auto" gives a skirt a surface of its own that follows both legs smoothly, "on" lets coats that stand off hips and
-            thighs follow them in the same way, "off" binds every vertex to its own leg.
+        loose: Loose clothes: "auto" gives skirts and open coats that the photo shows a surface of their own that follows both legs smoothly, "on"
+            lets whatever else stands off hips and thighs follow them in the same way, "off" binds every vertex to its own leg.
         weights: Folder of a diffusion backend's checkpoints.
         diffusion: How such a backend samples.
     """

@@ -10,10 +10,12 @@ import torch
 from svad_ray.body.lbs import skin_points
 from svad_ray.body.model import Body
 from svad_ray.body.names import JOINT_INDEX, JOINT_NAMES
+from svad_ray.fitting.coat_shell import CoatShell
 from svad_ray.fitting.loose import Loose, loose_weights
 from svad_ray.geometry.mesh import subdivide
 
 PARTS = ("head", "torso", "left_arm", "right_arm", "left_leg", "right_leg", "left_hand", "right_hand", "left_foot", "right_foot")
+HALF_COAT = (0.4, 0.4)  # share of coat, and of its back, from which a vertex halfway between coat and leg is coat
 MIRRORED_PART = np.array([0, 1, 3, 2, 5, 4, 7, 6, 9, 8])
 
 
@@ -44,7 +46,13 @@ class Surface:
 
 
 def clothed_surface(
-    body: Body, betas: np.ndarray, vertex_offset: np.ndarray | None, *, loose: Loose = "off", hair: np.ndarray | None = None
+    body: Body,
+    betas: np.ndarray,
+    vertex_offset: np.ndarray | None,
+    *,
+    loose: Loose = "off",
+    hair: np.ndarray | None = None,
+    coat: CoatShell | None = None,
 ) -> Surface:
     """The outer surface (no teeth, no tongue) of a shaped and clothed body, subdivided once.
 
@@ -52,6 +60,7 @@ def clothed_surface(
         vertex_offset: (V, 3) metres; None = naked.
         loose: Which clothes follow a smooth blend of both legs instead of the nearest one, see ``svad_ray.fitting.loose``.
         hair: (V,) share of each vertex that is hair below the scalp; becomes the region "hair".
+        coat: An open coat; becomes the region "coat", and "coat_back" the part of it behind the legs.
     """
     inner = body.tables.regions["inner_mouth"]
     base_faces = body.faces[~inner[body.faces].any(1)]
@@ -64,7 +73,9 @@ def clothed_surface(
         weights = (matrix @ loose_weights(body, rest, vertex_offset, loose)).astype(np.float32)
         rest = rest + vertex_offset
     regions = {name: (matrix @ mask.astype(np.float32)) > 0.5 for name, mask in body.tables.regions.items()}
-    regions["hair"] = np.zeros(matrix.shape[0], bool) if hair is None else (matrix @ hair) > 0.5
+    worn = (None, None) if coat is None else (coat.share, coat.back.astype(np.float32))
+    for name, share, least in zip(("hair", "coat", "coat_back"), (hair, *worn), (0.5, *HALF_COAT)):
+        regions[name] = np.zeros(matrix.shape[0], bool) if share is None else (matrix @ share) > least
     rest, template = ((matrix @ points).astype(np.float32) for points in (rest, template))
     return Surface(rest, faces, torch.from_numpy(weights), template, parts_of(own), regions)
 

@@ -75,8 +75,8 @@ def hair_pixels(image: np.ndarray, mask: np.ndarray, face_mesh: np.ndarray) -> n
         return None
     top, chin = face_mesh[10, :2], face_mesh[152, :2]
     height = float(np.linalg.norm(top - chin))
-    hair = _Colors(image[crown])
-    others = [_Colors(image[pool]) for pool in (_inner(face_mesh, mask), _block(chin, height, (1.0, 2.5), 0.8, mask)) if pool.sum() >= TEXELS]
+    hair = Colors(image[crown])
+    others = [Colors(image[pool]) for pool in (_inner(face_mesh, mask), _block(chin, height, (1.0, 2.5), 0.8, mask)) if pool.sum() >= TEXELS]
     if any(hair.distance(other.mean[None])[0] < UNLIKE and other.distance(hair.mean[None])[0] < UNLIKE for other in others):
         return None
     own = hair.distance(image)
@@ -88,7 +88,7 @@ def hair_pixels(image: np.ndarray, mask: np.ndarray, face_mesh: np.ndarray) -> n
     return np.isin(pieces, kept)
 
 
-class _Colors:
+class Colors:
     """A cloud of colours: distances in its standard deviations, brightness counting least because light changes it."""
 
     def __init__(self, pixels: np.ndarray) -> None:

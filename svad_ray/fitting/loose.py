@@ -26,6 +26,7 @@ GAP_WIDE = 0.06  # metres in the picture that a skirt closes at its widest; less
 UNEVEN = 0.08  # metres between the heights of both legs in the picture from which one is bent, and nothing is said there
 LEAST_SKIRT = 0.10  # metres of closed gap from which cloth counts as a skirt
 STANDS_OFF = (0.02, 0.05)  # metres off the body from which cloth moves freely ("on"), none to wholly
+OPEN = 0.5  # share of a skirt's heights that are open in front from which it is a coat
 HANG = 0.5  # how far cloth below the hips falls straight instead of following the legs; rings of offsets add the rest
 MIDDLE = 1.2  # of a leg's distance from the middle: how far out cloth follows that leg alone
 FADE = 0.05  # metres over which loose skinning ends at the waist
@@ -38,13 +39,13 @@ def legs(body: Body) -> tuple[np.ndarray, np.ndarray]:
     return tuple(w[:, [J[f"{side}_hip"], J[f"{side}_knee"]]].sum(1) > 0.5 for side in ("left", "right"))  # type: ignore[return-value]
 
 
-def leg_gap(body: Body, rest: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def leg_gap(body: Body, rest: np.ndarray, among: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
     """Heights (B,), bottom up, and the gap between the legs there (B,), metres; NaN where a leg has no vertex.
 
     Args:
-        rest: (V, 3) the surface in the zero pose.
+        rest: (V, 3) the surface in the zero pose. among: (V,) bool, the vertices that count; None = all.
     """
-    left, right = legs(body)
+    left, right = legs(body) if among is None else [side & among for side in legs(body)]
     height = np.arange(rest[left | right, 1].min(), rest[left | right, 1].max(), BAND)
     gap = np.full(len(height), np.nan)
     for i, y in enumerate(height):
@@ -65,7 +66,7 @@ def skirt_hem(body: Body, rest: np.ndarray, posed: np.ndarray, viewmat: np.ndarr
     camera = to_camera(posed, viewmat)
     uv = project(camera, K)
     height, gap = leg_gap(body, rest)
-    crotch = _crotch(body, rest) - 3 * BAND  # just below it the legs' inner sides are the pelvis's
+    crotch = crotch_height(body, rest) - 3 * BAND  # just below it the legs' inner sides are the pelvis's
     closed, judged, seen = np.zeros(len(height), bool), np.zeros(len(height), bool), np.zeros(len(height))
     for i, y in enumerate(height):
         if not (gap[i] > GAP_NAKED and y < crotch):
@@ -96,7 +97,7 @@ def skirt_shell(body: Body, rest: np.ndarray, hem: float) -> np.ndarray:
     w = body.lbs_weights.numpy()
     lower = w[:, [J[n] for n in ("pelvis", "spine1", "left_hip", "right_hip", "left_knee", "right_knee")]].sum(1) > 0.9
     hip = (body.J_regressor.numpy()[J["left_hip"]] @ rest)[1]
-    for y in np.arange(hem, _crotch(body, rest), BAND):
+    for y in np.arange(hem, crotch_height(body, rest), BAND):
         here = (rest[:, 1] >= y) & (rest[:, 1] < y + BAND) & (left | right)
         ring = (rest[:, 1] >= y - BAND) & (rest[:, 1] < y + 2 * BAND) & (left | right)
         if (ring & left).sum() < 4 or (ring & right).sum() < 4:
@@ -152,7 +153,7 @@ def _span(hull: np.ndarray, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return low, high
 
 
-def _crotch(body: Body, rest: np.ndarray) -> float:
+def crotch_height(body: Body, rest: np.ndarray) -> float:
     """Height where the legs part, metres: the lowest point of the skin between them."""
     w = body.lbs_weights.numpy()
     middle = (np.abs(rest[:, 0]) < 0.01) & (w[:, [J["pelvis"], J["left_hip"], J["right_hip"]]].sum(1) > 0.9)
@@ -162,7 +163,8 @@ def _crotch(body: Body, rest: np.ndarray) -> float:
 def loose_share(body: Body, naked: np.ndarray, offset: np.ndarray, mode: Loose) -> np.ndarray:
     """(V,) in [0, 1]: how freely each vertex of the clothed rest surface moves.
 
-    ``auto`` finds skirts: the offsets close a gap that the naked legs have. ``on`` adds whatever hangs off hips and thighs (coats).
+    ``auto`` finds skirts and open coats: the offsets close a gap that the naked legs have, a coat's only behind. ``on`` adds whatever hangs off
+    hips and thighs.
 
     Args:
         naked: (V, 3) the shaped zero pose. offset: (V, 3) metres, clothes.
@@ -181,11 +183,27 @@ def loose_share(body: Body, naked: np.ndarray, offset: np.ndarray, mode: Loose) 
         hem = height[shut].min() - BAND / 2
         w = body.lbs_weights.numpy()
         below = w[:, [J[f"{s}_{n}"] for s in ("left", "right") for n in ("hip", "knee")] + [J["pelvis"]]].sum(1)
-        share = np.maximum(share, below * (clothed[:, 1] >= hem) * np.clip((hip + FADE - clothed[:, 1]) / FADE, 0, 1))
+        under_waist = below * np.clip((hip + FADE - clothed[:, 1]) / FADE, 0, 1)
+        share = np.maximum(share, under_waist * (clothed[:, 1] >= hem))
+        before = naked[:, 2] > np.interp(-naked[:, 1], *_legs_depth(body, naked))
+        front = np.interp(height, *_finite(leg_gap(body, clothed, before)))
+        if (front > GAP_NAKED)[shut].mean() > OPEN:  # a coat: what shows between its panels is the legs' own
+            aside = np.linalg.norm(offset[:, [0, 2]], axis=1)
+            share = under_waist * (clothed[:, 1] >= hem - BAND) * np.where(before, _stands_off(aside), np.clip(aside / STANDS_OFF[0], 0, 1))
     if mode == "on":
-        off = np.clip((np.linalg.norm(offset, axis=1) - STANDS_OFF[0]) / (STANDS_OFF[1] - STANDS_OFF[0]), 0, 1)
-        share = np.maximum(share, off * (left | right) * np.clip((hip + FADE - clothed[:, 1]) / FADE, 0, 1))
+        share = np.maximum(share, _stands_off(np.linalg.norm(offset, axis=1)) * (left | right) * np.clip((hip + FADE - clothed[:, 1]) / FADE, 0, 1))
     return share
+
+
+def _stands_off(metres: np.ndarray) -> np.ndarray:
+    """(V,) in [0, 1]: how freely cloth moves that is so far off the body."""
+    return np.clip((metres - STANDS_OFF[0]) / (STANDS_OFF[1] - STANDS_OFF[0]), 0, 1)
+
+
+def _legs_depth(body: Body, rest: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Heights, downwards and negative, and depths of the legs' joints, metres."""
+    joints = (body.J_regressor.numpy() @ rest)[[J[f"left_{name}"] for name in ("hip", "knee", "ankle")]]
+    return -joints[:, 1], joints[:, 2]
 
 
 def _finite(rows: tuple[np.ndarray, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:

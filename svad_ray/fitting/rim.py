@@ -16,6 +16,7 @@ from scipy.sparse.linalg import splu
 
 from svad_ray.body.lbs import skin_points
 from svad_ray.body.model import Body
+from svad_ray.fitting.drape import Drape, parted
 from svad_ray.fitting.silhouette import BORDER, shaped
 from svad_ray.fitting.state import FitState, pose_body
 from svad_ray.fitting.surface import mobility
@@ -51,13 +52,15 @@ def fit_rim(
     mask: np.ndarray,
     *,
     lbs_weights: np.ndarray | None = None,
+    drape: Drape | None = None,
     ignore_border: bool = False,
 ) -> np.ndarray:
     """Offsets (V, 3), metres, with the rim on the mask's border.
 
     Args:
         offset: (V, 3) so far. mask: (H, W) in [0, 1].
-        lbs_weights: (V, 55) instead of the body's. ignore_border: Nothing is read in the band at the picture's border (half-body photos).
+        lbs_weights: (V, 55) instead of the body's. drape: Skirt or coat, that ends at its hem.
+        ignore_border: Nothing is read in the band at the picture's border (half-body photos).
     """
     faces = body.faces[~body.tables.regions["inner_mouth"][body.faces].any(1)]
     weights = body.lbs_weights if lbs_weights is None else torch.as_tensor(lbs_weights)
@@ -70,7 +73,7 @@ def fit_rim(
     slope = np.stack(np.gradient(cv2.GaussianBlur(inside, (0, 0), 2.0)), -1)[..., ::-1]
     rows = np.flatnonzero((mask > 0.5).any(1))
     reach = FARTHEST * (rows[-1] - rows[0] + 1) if len(rows) else 0.0
-    lap = laplacian(faces, len(offset))
+    lap = parted(laplacian(faces, len(offset)), drape)
     smooth = BEND * lap.T @ lap + STRETCH * lap
     for _ in range(ROUNDS):
         rest = naked + offset

@@ -50,11 +50,11 @@ class MaskTarget:
 class OutlineRenderer:
     """Soft silhouette of a posed surface."""
 
-    def __init__(self, body: Body, *, lbs_weights: torch.Tensor | None = None) -> None:
-        """``lbs_weights`` (V, 55) replace the body's, for loose clothes."""
+    def __init__(self, body: Body, *, lbs_weights: torch.Tensor | None = None, spread: np.ndarray | None = None) -> None:
+        """``lbs_weights`` (V, 55) replace the body's, for loose clothes; ``spread`` (V, 3): a rest surface whose edges are longer than the body's."""
         outside = ~body.tables.regions["inner_mouth"]
         self.use = torch.as_tensor(np.where(outside)[0])
-        edge = mean_edge(body.v_template.numpy(), body.faces)
+        edge = mean_edge(body.v_template.numpy() if spread is None else spread, body.faces)
         self.sigma = torch.tensor(SIGMA * edge, dtype=torch.float32).clamp(0.001, 0.02)[self.use]
         self.faces = torch.as_tensor(body.faces)
         self._weights = (body.lbs_weights if lbs_weights is None else lbs_weights)[self.use]

@@ -16,10 +16,10 @@ from scipy.sparse.linalg import splu
 
 from svad_ray.body.model import Body
 from svad_ray.body.names import JOINT_INDEX
+from svad_ray.fitting.drape import Drape, parted
 from svad_ray.fitting.face_shape import face_offset
 from svad_ray.fitting.hair import FallingHair
-from svad_ray.fitting.loose import Loose, loose_weights, skirt_hem, skirt_shell
-from svad_ray.fitting.silhouette import MaskTarget, OutlineRenderer, naked_in, shaped
+from svad_ray.fitting.silhouette import MaskTarget, OutlineRenderer, shaped
 from svad_ray.fitting.state import FitState, pose_body
 from svad_ray.geometry.mesh import laplacian, vertex_normals
 
@@ -85,6 +85,15 @@ def ring_basis(body: Body, *, spacing: float = 0.03) -> tuple[sp.csr_matrix, np.
     return basis[:, used].tocsr(), stiffness[used]
 
 
+def _apart(basis: sp.csr_matrix, stiffness: np.ndarray, drape: Drape | None) -> tuple[sp.csr_matrix, np.ndarray]:
+    """The rings with those across a hem in two: cloth and the leg below it have belts of their own."""
+    if drape is None or not drape.below.any():
+        return basis, stiffness
+    halves = [(sp.diags(part.astype(float)) @ basis).tocsr() for part in (~drape.below, drape.below)]
+    used = [np.asarray(half.sum(0)).ravel() > 1e-3 for half in halves]
+    return sp.hstack([half[:, keep] for half, keep in zip(halves, used)]).tocsr(), np.concatenate([stiffness[keep] for keep in used])
+
+
 def _hats(t: np.ndarray, spacing: float, low: float, high: float, weight: np.ndarray) -> sp.coo_matrix:
     """Linear hat functions of ``t`` at knots ``spacing`` apart, times ``weight``."""
     count = max(2, int(np.ceil((high - low) / spacing)) + 1)
@@ -125,32 +134,39 @@ def clothe(
     longest: int = 320,
     weights: ClotheWeights | None = None,
     ignore_border: bool = False,
-    loose: Loose = "off",
+    drape: Drape | None = None,
     face: np.ndarray | None = None,
     hair: FallingHair | None = None,
 ) -> np.ndarray:
     """Rest-space offsets (V, 3), metres, such that the posed silhouette of frame 0 is the mask (H, W).
 
     Args:
-        loose: Unless "off", a skirt that the mask shows gets a surface of its own (``svad_ray.fitting.loose``), which the offsets start from.
+        drape: A skirt or coat that hangs free, whose surface the offsets start from; None = nothing does.
         face: (51, 3) face landmarks of the picture that the head's surface is moved to, see ``svad_ray.fitting.face_shape``; None = left as it is.
         hair: What hangs from the head below the scalp, which the offsets start from; None = nothing.
     """
     w = weights or ClotheWeights()
     free, lap = mobility(body)
     count = len(free)
+    lap = parted(lap, drape)
+    if drape is not None:
+        free = free * (1 - drape.stiff).astype(np.float32)
     solve_n = splu((sp.eye(count) + w.smooth_normal * lap).tocsc())
     solve_f = splu((sp.eye(count) + w.smooth_free * lap).tocsc())
-    basis, per_ring = ring_basis(body)
+    basis, per_ring = _apart(*ring_basis(body), drape)
     rings, stiffness = _to_torch(basis), torch.tensor(per_ring, dtype=torch.float32)[:, None]
     naked = shaped(body, state.betas)
-    shell, skinning = _skirt(body, state, mask) if loose != "off" else (torch.zeros_like(naked), None)
+    shell = torch.zeros_like(naked) if drape is None else torch.from_numpy(drape.offset)
+    skinning = None if drape is None else torch.from_numpy(drape.lbs_weights)
+    spread = None if drape is None or not drape.stiff.any() else (naked + shell).numpy()
     bridged = shell[:, :1].abs() > BRIDGED
+    if drape is not None:
+        bridged &= torch.from_numpy(drape.stiff[:, None] == 0)
     if face is not None:
         shell = shell + torch.from_numpy(face_offset(body, naked.numpy(), face).astype(np.float32))
     if hair is not None:
         shell = shell + torch.from_numpy(hair.offset.astype(np.float32))
-    mobile, renderer = torch.tensor(free)[:, None], OutlineRenderer(body, lbs_weights=skinning)
+    mobile, renderer = torch.tensor(free)[:, None], OutlineRenderer(body, lbs_weights=skinning, spread=spread)
     target = MaskTarget(mask, longest, state.Ks[0], ignore_border=ignore_border)
     posed = pose_body(body, (body.J_regressor @ shaped(body, state.betas)), state.pose, state.transl)
     base = naked + shell
@@ -183,16 +199,6 @@ def clothe(
         (error + penalty).backward()
         adam.step()
     return (offset.detach() + shell).numpy()
-
-
-def _skirt(body: Body, state: FitState, mask: np.ndarray) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """(V, 3) offsets of a skirt's own surface and (V, 55) weights that it moves with; zero and None without a skirt."""
-    rest, posed = naked_in(body, state)
-    hem = skirt_hem(body, rest.numpy(), posed, state.viewmats[0].numpy(), state.Ks[0].numpy(), mask)
-    if hem is None:
-        return torch.zeros_like(rest), None
-    shell = skirt_shell(body, rest.numpy(), hem).astype(np.float32)
-    return torch.from_numpy(shell), torch.from_numpy(loose_weights(body, rest.numpy(), shell, "auto"))
 
 
 def usually_worn(body: Body, *, shoe: float, hair: float) -> np.ndarray:

@@ -28,6 +28,7 @@ from svad_ray.stages.animate.shading import STRONGEST, Shading, fit_shading
 SURE = 0.55  # photo weight from which a vertex can lend its colour
 MIRROR_REACH = 0.012  # metres between a vertex and its partner's mirror image
 PART_STEP = 3.0  # added per part to the look-up key: parts never mix
+COAT = len(MIRRORED_PART)  # of a coat among the parts
 SKIN = 0.18  # shade-free colour distance within which a vertex counts as skin like the face's
 REFLECT = 0.025  # metres from any source beyond which a pattern is continued by reflection
 HAIR_GUARD = 0.003  # of the person's size: so far beside hair the photo mixes it with skin
@@ -38,6 +39,7 @@ BESIDE = 0.05  # metres before the ears up to which hair may hide the side of th
 OTHER_SIDE = 0.04  # metres that a source on the other side counts farther away
 BANNED_NEAR = 0.006  # of the person's size: a place in the photo so near to what must not be copied shows it
 PRINT, OPENING = 0.04, 0.15  # metres of height from which what must not be copied is a print, and from which an opening
+BESIDE_HEM = 0.01  # metres above a coat's hem from which what is no coat lies in its opening
 HEM = 4  # edges beside an opening that are not copied either
 LEG_INNER, LEG_OUTER = 0.7, 0.6  # of a leg's width from its inner side: what is judged, and what it is compared with
 SUPPORT_COLOR, SUPPORT_HEIGHT, SUPPORT_COUNT = 0.13, 0.07, 6  # when cloth counts as reaching the sides
@@ -50,6 +52,7 @@ def complete(
     mask: np.ndarray,
     *,
     hair: np.ndarray | None = None,
+    coat: np.ndarray | None = None,
     seed: int = 0,
     relight: bool = True,
 ) -> Appearance:
@@ -59,14 +62,18 @@ def complete(
         face_mesh: (468, 3) face landmarks in the first photo's pixels (10 = top of the face oval, 152 = chin) for the hair's colour, or None.
         mask: (H, W) bool, the person in the first photo.
         hair: (H, W) bool, the first photo's pixels that show hair, or None: what lies behind them is not seen.
+        coat: (H, W) bool, the first photo's pixels that show an open coat, or None without one: all of the back is that coat's.
         seed: Of the hair's strands.
         relight: Light what is carried to another place as that place is lit.
     """
     on_hair = np.zeros(len(surface.rest), bool) if hair is None else shows_hair(seen, hair)
     seen = behind_hair(surface, seen, on_hair)
+    if coat is not None:  # between the legs a coat's back shows where the photo shows the coat
+        keep = ~(surface.regions["coat_back"] & ~pixels_at(coat, seen.uvs[0]) & (seen.page == 0))
+        seen = replace(seen, weight=seen.weight * keep, shares=seen.shares * keep)
     filler = _Filler(surface, seen, on_hair, relight=relight)
     filler.mirror()
-    filler.continue_clothes()
+    filler.continue_clothes(coat)
     drawn = filler.hair(hair_colors(seen, face_mesh, mask), seed)
     base = filler.harmonic(filler.hair_zone | filler.on_hair if drawn is not None else None)
     if drawn is not None:
@@ -84,10 +91,18 @@ def complete(
 
 def shows_hair(seen: SeenSurface, hair: np.ndarray) -> np.ndarray:
     """(N,) bool: vertices where the first photo's pixels are hair's, or beside hair and mixed with it."""
-    rows, columns = hair.shape
-    wider = cv2.dilate(hair.astype(np.uint8), np.ones((odd(HAIR_GUARD * seen.size),) * 2, np.uint8)) > 0
-    at = np.clip(np.round(seen.uvs[0] - 0.5).astype(int), 0, [columns - 1, rows - 1])
-    return wider[at[:, 1], at[:, 0]] & (seen.page == 0)
+    return shows(seen, cv2.dilate(hair.astype(np.uint8), np.ones((odd(HAIR_GUARD * seen.size),) * 2, np.uint8)) > 0)
+
+
+def shows(seen: SeenSurface, pixels: np.ndarray) -> np.ndarray:
+    """(N,) bool: vertices that lie on the first photo's ``pixels`` (H, W) bool."""
+    return pixels_at(pixels, seen.uvs[0]) & (seen.page == 0)
+
+
+def pixels_at(pixels: np.ndarray, uv: np.ndarray) -> np.ndarray:
+    """(N,) bool: the first photo's ``pixels`` (H, W) bool at places ``uv`` (N, 2)."""
+    at = np.clip(np.round(np.nan_to_num(uv) - 0.5).astype(int), 0, [pixels.shape[1] - 1, pixels.shape[0] - 1])
+    return pixels[at[:, 1], at[:, 0]]
 
 
 def behind_hair(surface: Surface, seen: SeenSurface, on_hair: np.ndarray) -> SeenSurface:
@@ -135,8 +150,11 @@ class _Filler:
         hit = np.where((distance < MIRROR_REACH) & ~self.sure)[0]
         self.put(hit, source[i[hit]], self.seen.uv[source[i[hit]]])
 
-    def continue_clothes(self) -> None:
+    def continue_clothes(self, coat: np.ndarray | None = None) -> None:
         """Front to back at the same height and place across; depth counts little; a head is never copied to its back.
+
+        Args:
+            coat: (H, W) bool, pixels of an open coat, or None without one.
 
         Torso and legs are one garment group, so that a shirt's hem and a belt lie at one height all round. A source's photo coordinates are
         carried on to the exact place by the group's linear map from body to photo, which keeps stripes straight.
@@ -146,7 +164,11 @@ class _Filler:
         neck = (part == 0) & self.surface.neck & ~bare
         group = np.where(np.isin(part, (1, 4, 5)), 1, part)
         lend = self.sure & (self.seen.facing > 0.5) & ((part != 0) | neck)
-        banned = lend & ~reaches_sides(self.surface, self.seen, lend)
+        if coat is None:
+            banned = lend & ~reaches_sides(self.surface, self.seen, lend)
+        else:  # in the opening the legs lend to legs, the trunk to nothing
+            group, v = self._with_coat(group, coat), np.where(self.surface.regions["coat"][:, None], self.surface.rest, v)
+            banned = lend & ((part == 1) & (group != COAT) | (group == COAT) & self._beside_opening(group))
         lend &= ~banned
         source = np.where(lend)[0]
         if not len(source):
@@ -154,7 +176,7 @@ class _Filler:
         key = np.concatenate([v * [1.0, 1.0, 0.1], group[:, None] * PART_STEP], 1)
         best, uv, lender = np.full(len(v), np.inf), np.full((len(v), 2), np.nan), np.zeros(len(v), int)
         for flip in (False, True):
-            distance, found, at = self._look_up(key, source, group, flip)
+            distance, found, at = self._look_up(key, v[:, :2], source, group, flip)
             better = distance + OTHER_SIDE * flip < best
             best[better], uv[better], lender[better] = distance[better] + OTHER_SIDE * flip, found[better], at[better]
         go = ~self.sure & (best < 1.0) & ((part != 0) | neck) & ~bare & (~self.have | self._over_banned(banned))
@@ -164,7 +186,25 @@ class _Filler:
             distance, _ = cKDTree(self.seen.uv[prints]).query(uv[go])
             onto = go[distance < BANNED_NEAR * self.seen.size]
             uv[onto] = self.seen.uv[lender[onto]]
+        if coat is not None:  # nor may it lie beside the coat
+            beside = go[(group[go] == COAT) & ~pixels_at(coat, uv[go])]
+            uv[beside] = self.seen.uv[lender[beside]]
         self.put(go, lender[go], uv[go])
+
+    def _with_coat(self, group: np.ndarray, coat: np.ndarray) -> np.ndarray:
+        """(N,) the groups with a coat's own: what shows it, and of the rest all of the trunk and what hangs beside the legs."""
+        cloth = group == 1
+        seen = self.sure & (self.seen.page == 0)
+        worn = np.where(seen, pixels_at(coat, self.seen.uvs[0]), self.surface.regions["coat"] | (self.surface.part == 1))
+        return np.where(cloth & worn, COAT, group)
+
+    def _beside_opening(self, group: np.ndarray) -> np.ndarray:
+        """(N,) bool: beside what an open coat shows of trunk and legs, where its trim and buttons are; its hem is none of that."""
+        hem = self.surface.rest[self.surface.regions["coat"], 1].min(initial=np.inf) + BESIDE_HEM
+        beside = self.sure & (group == 1) & (self.surface.rest[:, 1] > hem)
+        for _ in range(HEM):
+            beside |= (self.seen.neighbours @ beside.astype(np.float32)) > 0
+        return beside
 
     def neckline(self) -> np.ndarray:
         """(N,) bool, bare skin of the neck all round, filled with its colour.
@@ -190,12 +230,14 @@ class _Filler:
         self.have[fill], self.uv[fill] = True, np.nan
         return bare
 
-    def _look_up(self, key: np.ndarray, source: np.ndarray, group: np.ndarray, flip: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def _look_up(
+        self, key: np.ndarray, place: np.ndarray, source: np.ndarray, group: np.ndarray, flip: bool
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """(N,) distance of the nearest source, (N, 2) photo coordinates there, (N,) that source; far away the pattern is continued by reflection."""
         at = key[source].copy()
         if flip:
             at[:, 0] *= -1
-            at[:, 3] = MIRRORED_PART[group[source]] * PART_STEP
+            at[:, 3] = np.append(MIRRORED_PART, COAT)[group[source]] * PART_STEP
         tree = cKDTree(at)
         distance, i = tree.query(key)
         wanted = key[:, :2].copy()
@@ -213,7 +255,7 @@ class _Filler:
         cloth = group * len(self.seen.shares) + self.seen.page  # one map per garment and photo
         for g in np.unique(cloth[source]):
             members = source[cloth[source] == g]
-            uv += (cloth[source[i]] == g)[:, None] * (step @ _linear_map(self.surface.template[members, :2], self.seen.uv[members]))
+            uv += (cloth[source[i]] == g)[:, None] * (step @ _linear_map(place[members], self.seen.uv[members]))
         return distance, uv, source[i]
 
     def _over_banned(self, banned: np.ndarray) -> np.ndarray:

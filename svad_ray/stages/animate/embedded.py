@@ -14,6 +14,9 @@ from svad_ray.body.model import Body
 from svad_ray.config import AnimateConfig
 from svad_ray.conventions import to_float, to_uint8
 from svad_ray.fitting.clothed import Surface, clothed_surface
+from svad_ray.fitting.coat import OpenCoat, open_coat
+from svad_ray.fitting.coat_shell import coat_shell
+from svad_ray.fitting.drape import drape_of
 from svad_ray.fitting.face_shape import head_rotation
 from svad_ray.fitting.hair import FallingHair, falling_hair, hair_pixels
 from svad_ray.fitting.keypoints import KeypointLoss, KeypointTargets, KeypointWeights, fit_keypoints, initial_state
@@ -69,26 +72,45 @@ def falling(body: Body, state: FitState, seen: np.ndarray | None) -> FallingHair
     return falling_hair(body, rest.numpy(), posed, state.viewmats[0].numpy(), state.Ks[0].numpy(), seen)
 
 
-def clothe_photo(body: Body, state: FitState, perception: Perception, config: AnimateConfig, *, hair: FallingHair | None = None) -> np.ndarray:
+def worn_coat(body: Body, state: FitState, image: np.ndarray, mask: np.ndarray, config: AnimateConfig) -> OpenCoat | None:
+    """The open coat that the fitted person wears; ``image`` (H, W, 3) uint8, ``mask`` (H, W) in [0, 1]. None where loose clothes are switched off."""
+    if config.loose == "off" or config.bust:
+        return None
+    rest, posed = naked_in(body, state)
+    return open_coat(body, rest.numpy(), posed, state.viewmats[0].numpy(), state.Ks[0].numpy(), to_float(image), mask > 0.5)
+
+
+def clothe_photo(
+    body: Body,
+    state: FitState,
+    perception: Perception,
+    config: AnimateConfig,
+    *,
+    hair: FallingHair | None = None,
+    coat: OpenCoat | None = None,
+) -> np.ndarray:
     """(V, 3) metres, what the person in the photo wears on the fitted body, the shape of their face included."""
     naked = clothed_surface(body, state.betas.numpy(), None)
     skin = pose_body(body, body.J_regressor @ shaped(body, state.betas), state.pose, state.transl).skin[0]
     drawn = rasterize_mesh(to_camera(naked.posed(skin), state.viewmats[0].numpy()), naked.faces, state.Ks[0].numpy(), *perception.mask.shape).mask
     mask = without_strays(perception.mask, drawn, reach=STRAY_FROM_BODY)
+    if coat is not None:
+        mask = np.maximum(mask, coat.between)
+    drape = None if config.loose == "off" else drape_of(body, state, mask, coat)
     offset = clothe(
         body,
         state,
         mask,
         iterations=config.clothe_iterations,
         ignore_border=config.bust,
-        loose=config.loose,
+        drape=drape,
         face=inner_face(perception),
         hair=hair,
     )
     if not config.clothe_iterations:
         return offset
     skinning = loose_weights(body, shaped(body, state.betas).numpy(), offset, config.loose)
-    return fit_rim(body, state, offset, mask, lbs_weights=skinning, ignore_border=config.bust)
+    return fit_rim(body, state, offset, mask, lbs_weights=skinning, drape=drape, ignore_border=config.bust)
 
 
 @dataclass(frozen=True)
@@ -109,11 +131,13 @@ class FittedPerson:
     Attributes:
         tracks: The first photo's first.
         hair: (H, W) bool, the first photo's pixels that show hair, or None where it cannot be told. falling: What hangs from the head.
+        coat: The open coat that they wear.
     """
 
     tracks: tuple[BodyTrack, ...]
     hair: np.ndarray | None
     falling: FallingHair | None
+    coat: OpenCoat | None = None
 
 
 def fit_person(
@@ -130,13 +154,14 @@ def fit_person(
     if perception.face_mesh is not None:
         hair = hair_pixels(to_float(photo.image), perception.mask > 0.5, perception.face_mesh)
     hangs = falling(body, state, hair)
-    offset = clothe_photo(body, state, perception, config, hair=hangs)
+    coat = worn_coat(body, state, photo.image, perception.mask, config)
+    offset = clothe_photo(body, state, perception, config, hair=hangs, coat=coat)
     fits = [state]
     for one in also:
         camera = _camera(one.perception, state.betas, config)
         iterations = (config.keypoint_iterations, config.silhouette_iterations)
         fits.append(fit_further(body, (state, perception), one.perception, camera, offset, iterations=iterations, ignore_border=config.bust))
-    return FittedPerson(tuple(one.to_track(body, vertex_offset=offset) for one in fits), hair, hangs)
+    return FittedPerson(tuple(one.to_track(body, vertex_offset=offset) for one in fits), hair, hangs, coat)
 
 
 def reproject(
@@ -151,14 +176,30 @@ def reproject(
     """Everything up to the rendering of the clip."""
     fitted = fit_person(body, photo, perception, also, config, lambda done: progress(0.35 * done))
     progress(0.35)
-    tracks, hangs = fitted.tracks, fitted.falling
-    surface = clothed_surface(body, tracks[0].betas, tracks[0].vertex_offset, loose=config.loose, hair=None if hangs is None else hangs.share)
-    rest_joints = body.J_regressor @ shaped(body, torch.tensor(tracks[0].betas))
+    tracks, hangs, coat = fitted.tracks, fitted.falling, fitted.coat
+    naked = shaped(body, torch.tensor(tracks[0].betas))
+    surface = clothed_surface(
+        body,
+        tracks[0].betas,
+        tracks[0].vertex_offset,
+        loose=config.loose,
+        hair=None if hangs is None else hangs.share,
+        coat=None if coat is None else coat_shell(body, naked.numpy(), coat),
+    )
+    rest_joints = body.J_regressor @ naked
     views = []
     for one, track in zip((Further(photo, perception), *also), tracks):
         seen = visible_in(body, surface, rest_joints, one.perception, track)
         views.append(painted(seen, to_float(one.photo.image), one.perception.mask > 0.5))
-    look = complete(surface, join_views(surface, views), perception.face_mesh, perception.mask > 0.5, hair=fitted.hair, seed=config.seed)
+    look = complete(
+        surface,
+        join_views(surface, views),
+        perception.face_mesh,
+        perception.mask > 0.5,
+        hair=fitted.hair,
+        coat=None if coat is None else coat.pixels,
+        seed=config.seed,
+    )
     progress(0.4)
     return Reprojection(tracks[0], surface, look, rest_joints, tracks[1:])
 
@@ -199,7 +240,8 @@ class ReprojectionAnimate:
         memory_gib=1.5,
     )
     # 2: calibrated landmarks, stride depth, skirts and faces of their own, relit fill; several photos
-    version = 3  # 3: the rim on the mask's border; hair that falls; necklines, open coats and prints
+    # 3: the rim on the mask's border; hair that falls; necklines, open coats and prints
+    version = 4  # 4: open coats have a surface of their own
 
     def __init__(self, config: AnimateConfig | None = None) -> None:
         self.config = config or AnimateConfig()
