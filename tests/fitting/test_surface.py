@@ -94,6 +94,6 @@ def test_strays_of_a_mask_are_left_out():
 
 
 def test_without_a_step_people_wear_what_is_usual(body, standing):
-    offset = clothe(body, standing, drawn_mask(body, standing, None).astype(np.float32), iterations=0, loose="off")
+    offset = clothe(body, standing, drawn_mask(body, standing, None).astype(np.float32), iterations=0)
     soles = body.tables.regions["left_foot"] & (vertex_normals(body.v_template, torch.as_tensor(body.faces)).numpy()[:, 1] < -0.9)
     assert np.isfinite(offset).all() and np.median(np.linalg.norm(offset[soles], axis=1)) > 0.01

@@ -241,7 +241,7 @@ class ReprojectionAnimate:
     )
     # 2: calibrated landmarks, stride depth, skirts and faces of their own, relit fill; several photos
     # 3: the rim on the mask's border; hair that falls; necklines, open coats and prints
-    version = 4  # 4: open coats have a surface of their own
+    version = 4  # 4: open coats have a surface of their own; strides from paired shanks and soles
 
     def __init__(self, config: AnimateConfig | None = None) -> None:
         self.config = config or AnimateConfig()

@@ -46,7 +46,7 @@ class MusePoseAnimate(DrivenAnimate):
         memory_gib=24,
         device="cuda",
     )
-    version: ClassVar[int] = 3  # 3: the photo's fit knows hair that falls and meets the mask's border
+    version: ClassVar[int] = 4  # 4: the photo's fit knows strides better, and open coats
 
     def __init__(self, config: AnimateConfig | None = None) -> None:
         super().__init__(config)

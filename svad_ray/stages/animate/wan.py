@@ -31,7 +31,7 @@ class WanAnimate(DrivenAnimate):
         memory_gib=48,
         device="cuda",
     )
-    version: ClassVar[int] = 3  # 3: the photo's fit knows hair that falls and meets the mask's border
+    version: ClassVar[int] = 4  # 4: the photo's fit knows strides better, and open coats
 
     def _load(self) -> None:
         from svad_ray.nets.device import device_and_dtype
