@@ -17,9 +17,9 @@ EDGE = 0.47  # metres: the garment's upper edge beside the neck; before the thro
 FRINGE = 0.71  # metres
 
 
-@pytest.fixture(scope="module")
-def person():
-    """The open body before its photo: green hair to beneath the ears, a blue garment with a neckline, skin; and where hair is in the photo."""
+def photographed(*, collar=None):
+    """The open body before its photo: green hair to beneath the ears, a blue garment with a neckline, or a collar up to that height, skin; and where
+    hair is in the photo."""
     body = load_body()
     falls = np.zeros(len(body.v_template))
     x, y, z = body.v_template.numpy().T
@@ -32,6 +32,8 @@ def person():
     color = np.tile(np.array(SKIN), (len(x), 1))
     low = (np.abs(x) < 0.05) & (y > EDGE - 0.1)
     color[np.isin(surface.part, (1, 2, 3)) & (y < EDGE) & ~low] = CLOTH
+    if collar is not None:
+        color[((surface.part == 0) & surface.neck | np.isin(surface.part, (1, 2, 3))) & (y < collar)] = CLOTH
     is_hair = surface.regions["hair"] | surface.regions["scalp"] & ~surface.regions["ears"] | (surface.part == 0) & (y > FRINGE)
     color[is_hair] = HAIR
     buffers = rasterize_mesh(points, surface.faces, Ks[0].numpy(), 768, 768)
@@ -47,6 +49,11 @@ def person():
     return surface, seen, mesh, buffers.mask, hair
 
 
+@pytest.fixture(scope="module")
+def person():
+    return photographed()
+
+
 def near(colors, color, reach=0.12):
     return np.abs(colors - np.array(color)).max(1) < reach
 
@@ -60,6 +67,19 @@ def test_behind_the_garment_reaches_as_high_as_beside_the_neck_and_skin_is_above
     assert worn.sum() > 20 and near(look.colors[worn], CLOTH).mean() > 0.75  # the front shows skin at this height
     bare = (surface.part == 0) & surface.neck & (seen.facing < -0.3) & (y > EDGE + 0.02) & ~hair_zone(surface)
     assert bare.sum() > 20 and near(look.colors[bare], SKIN).mean() > 0.9
+
+
+@pytest.mark.parametrize("collar", [0.545, 0.7])
+def test_behind_a_collar_reaches_as_high_as_it_is_seen_and_a_scarf_all_the_way(collar):
+    """Before the photo a high collar covers most of the neck that the chin leaves to be seen; above 0.57 nothing of it is seen."""
+    surface, seen, mesh, mask, hair = photographed(collar=collar)
+    colors = complete(surface, seen, mesh, mask, hair=hair).colors
+    y = surface.template[:, 1]
+    behind = (surface.part == 0) & surface.neck & (seen.facing < -0.3) & ~hair_zone(surface)
+    under, over = behind & (y < 0.54), behind & (y > 0.57)
+    assert under.sum() > 10 and over.sum() > 10
+    assert near(colors[under], CLOTH).mean() > 0.9
+    assert near(colors[over], SKIN if collar < 0.6 else CLOTH).mean() > 0.9
 
 
 def test_hair_that_falls_is_hair_all_round(person):

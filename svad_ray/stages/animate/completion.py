@@ -40,6 +40,8 @@ OTHER_SIDE = 0.04  # metres that a source on the other side counts farther away
 BANNED_NEAR = 0.006  # of the person's size: a place in the photo so near to what must not be copied shows it
 PRINT, OPENING = 0.04, 0.15  # metres of height from which what must not be copied is a print, and from which an opening
 BESIDE_HEM = 0.01  # metres above a coat's hem from which what is no coat lies in its opening
+COLLAR = 0.35  # of the neck's seen vertices like skin: less, and a collar or a scarf covers it
+CLEAR = 0.01  # metres of the neck's uppermost seen skin that tell its colour in any case
 HEM = 4  # edges beside an opening that are not copied either
 LEG_INNER, LEG_OUTER = 0.7, 0.6  # of a leg's width from its inner side: what is judged, and what it is compared with
 SUPPORT_COLOR, SUPPORT_HEIGHT, SUPPORT_COUNT = 0.13, 0.07, 6  # when cloth counts as reaching the sides
@@ -209,24 +211,28 @@ class _Filler:
     def neckline(self) -> np.ndarray:
         """(N,) bool, bare skin of the neck all round, filled with its colour.
 
-        None under a scarf or a high collar. A garment's upper edge is where it is seen highest beside the neck: behind, cloth reaches that far.
+        None under a scarf. A garment's upper edge is where it is seen highest beside the neck, and where a collar covers most of the neck that is
+        seen, where skin begins on it: behind, cloth reaches that far.
         """
         s, (x, y, z) = self.surface, self.surface.template.T
         none = np.zeros(len(x), bool)
         neck, face = (s.part == 0) & s.neck, s.regions["face"] & self.sure
-        if face.sum() < 50 or (neck & self.sure).sum() < 10:
+        seen = neck & self.sure
+        if face.sum() < 50 or seen.sum() < 10:
             return none
         skin = np.median(self.seen.color[face], 0)
         close = np.linalg.norm(_shade_free(self.seen.color) - _shade_free(skin[None]), axis=1) < SKIN
-        if close[neck & self.sure].mean() < 0.35:
-            return none
         near = (s.part == 1) & (np.abs(x) < NECKLINE) & (y > y[neck].min() - NECKLINE)
         cloth = near & self.sure & ~close
-        worn = cloth.sum() >= 10
-        edge = np.quantile(y[cloth], 0.97) if worn else -np.inf
-        bare = (neck | near & (z < _ear_depth(s))) & (y > edge) if worn else neck
+        edge = np.quantile(y[cloth], 0.97) if cloth.sum() >= 10 else -np.inf
+        if close[seen].mean() < COLLAR:
+            edge = max(edge, _skin_begins(y[seen], close[seen]))
+            above = seen & (y > edge)
+            if above.sum() < 10 or close[above].mean() < COLLAR:
+                return none
+        bare = (neck | near & (z < _ear_depth(s)) & np.isfinite(edge)) & (y > edge)
         fill = bare & ~self.sure & ~self.hair_zone
-        self.color[fill] = np.median(self.seen.color[neck & self.sure & close], 0)
+        self.color[fill] = np.median(self.seen.color[seen & close & (y > min(edge, y[seen & close].max() - CLEAR))], 0)
         self.have[fill], self.uv[fill] = True, np.nan
         return bare
 
@@ -329,6 +335,14 @@ def reaches_sides(surface: Surface, seen: SeenSurface, lend: np.ndarray) -> np.n
     for _ in range(HEM):  # beside an opening all the way down there is a hem, or buttons
         opening |= (seen.neighbours @ opening.astype(np.float32)) > 0
     return ok & ~beside & ~opening
+
+
+def _skin_begins(height: np.ndarray, skin: np.ndarray) -> float:
+    """The height that tells most of the vertices right, as skin above it and none below."""
+    order = np.argsort(height)
+    bare = skin[order]
+    right = np.concatenate([[0], np.cumsum(~bare)]) + np.concatenate([np.cumsum(bare[::-1])[::-1], [0]])
+    return float(height[order[max(0, int(np.argmax(right)) - 1)]])
 
 
 def _tall(marked: np.ndarray, neighbours: sp.csr_matrix, y: np.ndarray, least: float) -> np.ndarray:
