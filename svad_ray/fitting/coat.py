@@ -17,6 +17,7 @@ from svad_ray.body.model import Body
 from svad_ray.body.names import JOINT_INDEX
 from svad_ray.fitting.hair import Colors
 from svad_ray.fitting.loose import BAND, crotch_height, legs
+from svad_ray.geometry.cut import best_cut
 from svad_ray.geometry.raster import project, to_camera
 
 J = JOINT_INDEX
@@ -232,9 +233,8 @@ class _View:
         if len(cells) < (LEAST_PANEL + LEAST_INNER) * self.pixels:
             return None
         coat = like[row, cells]
-        right = np.concatenate([[0], np.cumsum(~coat)]) + np.concatenate([np.cumsum(coat[::-1])[::-1], [0]])
-        cut = int(np.argmax(right))
-        shows = cut >= LEAST_INNER * self.pixels and len(cells) - cut >= LEAST_PANEL * self.pixels and right[cut] >= PURE * len(cells)
+        cut, right = best_cut(coat)
+        shows = cut >= LEAST_INNER * self.pixels and len(cells) - cut >= LEAST_PANEL * self.pixels and right >= PURE * len(cells)
         share = float(coat.mean())
         at = cells[min(cut, len(cells) - 1)], cells[-1] if end is None else end
         edge, rim = (float(x.min() + (cell - inner) * (x.max() - x.min()) / (outer - inner)) for cell in at)

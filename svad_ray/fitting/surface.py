@@ -156,19 +156,14 @@ def clothe(
     basis, per_ring = _apart(*ring_basis(body), drape)
     rings, stiffness = _to_torch(basis), torch.tensor(per_ring, dtype=torch.float32)[:, None]
     naked = shaped(body, state.betas)
-    shell = torch.zeros_like(naked) if drape is None else torch.from_numpy(drape.offset)
-    skinning = None if drape is None else torch.from_numpy(drape.lbs_weights)
-    spread = None if drape is None or not drape.stiff.any() else (naked + shell).numpy()
-    bridged = shell[:, :1].abs() > BRIDGED
-    if drape is not None:
-        bridged &= torch.from_numpy(drape.stiff[:, None] == 0)
+    shell, skinning, spread, bridged = _hung(naked, drape)
     if face is not None:
         shell = shell + torch.from_numpy(face_offset(body, naked.numpy(), face).astype(np.float32))
     if hair is not None:
         shell = shell + torch.from_numpy(hair.offset.astype(np.float32))
     mobile, renderer = torch.tensor(free)[:, None], OutlineRenderer(body, lbs_weights=skinning, spread=spread)
     target = MaskTarget(mask, longest, state.Ks[0], ignore_border=ignore_border)
-    posed = pose_body(body, (body.J_regressor @ shaped(body, state.betas)), state.pose, state.transl)
+    posed = pose_body(body, body.J_regressor @ naked, state.pose, state.transl)
     base = naked + shell
     base_normals = vertex_normals(base, renderer.faces)
     # where a skirt bridges the legs, cloth stands off forwards or backwards: along the legs' own normals its two halves would part
@@ -199,6 +194,17 @@ def clothe(
         (error + penalty).backward()
         adam.step()
     return (offset.detach() + shell).numpy()
+
+
+def _hung(naked: torch.Tensor, drape: Drape | None) -> tuple[torch.Tensor, torch.Tensor | None, np.ndarray | None, torch.Tensor]:
+    """Of what hangs free on the ``naked`` rest surface (V, 3): (V, 3) offsets; (V, 55) weights; the rest surface whose edges are longer than the
+    body's; and (V, 1) bool, where a skirt bridges the legs. Without a drape: zero, None, None, nowhere."""
+    if drape is None:
+        shell = torch.zeros_like(naked)
+        return shell, None, None, torch.zeros(len(naked), 1, dtype=torch.bool)
+    shell = torch.from_numpy(drape.offset)
+    spread = (naked + shell).numpy() if drape.stiff.any() else None
+    return shell, torch.from_numpy(drape.lbs_weights), spread, (shell[:, :1].abs() > BRIDGED) & torch.from_numpy(drape.stiff[:, None] == 0)
 
 
 def usually_worn(body: Body, *, shoe: float, hair: float) -> np.ndarray:

@@ -20,6 +20,7 @@ from scipy.spatial import cKDTree
 
 from svad_ray.fitting.clothed import MIRRORED_PART, Surface
 from svad_ray.fitting.hair import TEXELS, above_face
+from svad_ray.geometry.cut import best_cut
 from svad_ray.geometry.raster import sample_bilinear
 from svad_ray.stages.animate.appearance import Appearance, odd
 from svad_ray.stages.animate.projection import SeenSurface
@@ -340,9 +341,8 @@ def reaches_sides(surface: Surface, seen: SeenSurface, lend: np.ndarray) -> np.n
 def _skin_begins(height: np.ndarray, skin: np.ndarray) -> float:
     """The height that tells most of the vertices right, as skin above it and none below."""
     order = np.argsort(height)
-    bare = skin[order]
-    right = np.concatenate([[0], np.cumsum(~bare)]) + np.concatenate([np.cumsum(bare[::-1])[::-1], [0]])
-    return float(height[order[max(0, int(np.argmax(right)) - 1)]])
+    cut, _ = best_cut(skin[order])
+    return float(height[order[max(0, cut - 1)]])
 
 
 def _tall(marked: np.ndarray, neighbours: sp.csr_matrix, y: np.ndarray, least: float) -> np.ndarray:
